@@ -1,0 +1,1 @@
+"""policylab.agents.tabular."""

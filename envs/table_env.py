@@ -1,0 +1,73 @@
+"""`TableEnv`: a Gymnasium environment defined by its own exact transition table."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.toy_text.utils import categorical_sample
+from numpy.typing import NDArray
+
+from policylab.envs.table import Outcome
+
+
+class TableEnv(gym.Env[int, int]):
+    """Steps through ``P`` exactly as Gymnasium's toy-text environments do.
+
+    A subclass computes ``P`` and ``initial_state_distrib`` in its constructor and passes them on; it may
+    override `render_ansi` and `render_rgb`. One uniform number is drawn per reset and per step.
+
+    Attributes:
+        P: ``P[s][a]`` is a list of (probability, next state, reward, terminated).
+        initial_state_distrib: shape (S,).
+        s: the current state; assign it to put the environment into a state.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # type: ignore[misc]
+
+    def __init__(
+        self,
+        P: dict[int, dict[int, list[Outcome]]],
+        initial_state_distrib: NDArray[np.float64],
+        *,
+        render_mode: str | None = None,
+    ) -> None:
+        self.P = P
+        self.initial_state_distrib = initial_state_distrib
+        self.observation_space = gym.spaces.Discrete(len(P))
+        self.action_space = gym.spaces.Discrete(len(P[0]))
+        self.render_mode = render_mode
+        self.s = 0
+        self.last_action: int | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Start an episode in a state drawn from ``initial_state_distrib``."""
+        super().reset(seed=seed)
+        self.s = int(categorical_sample(self.initial_state_distrib, self.np_random))
+        self.last_action = None
+        return self.s, {"prob": 1.0}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        """Take ``action`` and draw one outcome of ``P[s][action]``."""
+        outcomes = self.P[self.s][int(action)]
+        chosen = categorical_sample([outcome[0] for outcome in outcomes], self.np_random)
+        probability, self.s, reward, terminated = outcomes[chosen]
+        self.last_action = int(action)
+        return self.s, float(reward), bool(terminated), False, {"prob": probability}
+
+    def render(self) -> Any:
+        """Return the picture of the current state: text for ``ansi``, an image for ``rgb_array``."""
+        if self.render_mode == "ansi":
+            return self.render_ansi()
+        if self.render_mode == "rgb_array":
+            return self.render_rgb()
+        return None
+
+    def render_ansi(self) -> str:
+        """Return the current state as text."""
+        return f"state {self.s}\n"
+
+    def render_rgb(self) -> NDArray[np.uint8]:
+        """Return the current state as an image, shape (height, width, 3)."""
+        raise NotImplementedError(f"{type(self).__name__} draws no image")

@@ -1,0 +1,1 @@
+"""policylab.experiments.verify."""

@@ -1,0 +1,138 @@
+"""Durable files: atomic writes, flushed appends, canonical JSON, content hashes, locks.
+
+Source of the write protocol: temporary file in the same folder, fsync, rename over the target, fsync
+of the folder (POSIX ``rename`` is atomic within a file system).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from policylab.errors import RunDirectoryError, StorageError
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into one StorageError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; what was written before is intact, "
+            "free space or fix permissions, then resume"
+        ) from error
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replace ``path`` by ``content`` so that a reader sees the old or the new file, never a part.
+
+    Raises:
+        StorageError: the disk is full or the folder is not writable; ``path`` is unchanged.
+    """
+    payload = content.encode() if isinstance(content, str) else content
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def append_line(file: IO[str], record: Any) -> None:
+    """Append one JSON record as one flushed line to an open text file.
+
+    Raises:
+        StorageError: the write failed; earlier lines are intact.
+    """
+    with storage_errors(Path(file.name)):
+        file.write(json.dumps(record, sort_keys=True) + "\n")
+        file.flush()
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Return the complete JSON records of an append-only file; a torn last line is left out.
+
+    Raises:
+        RunDirectoryError: a line that is not the last one is damaged.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    records: list[Any] = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines) - 1:
+                break
+            raise RunDirectoryError(f"{path}:{number}: not a JSON record; restore the file from a copy") from error
+    return records
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of ``value``: sorted keys, no spaces, no NaN.
+
+    >>> canonical_json({"b": 1, "a": [1.0, None]})
+    '{"a":[1.0,null],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def content_hash(value: Any) -> str:
+    """Return the sha256 hex digest of ``value`` as canonical JSON.
+
+    >>> content_hash({"a": 1})[:12]
+    '015abd7f5cc5'
+    """
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock on the file ``path``; the kernel frees it when the process ends.
+
+    Raises:
+        RunDirectoryError: another live process holds it after ``wait_s`` seconds.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    deadline = time.monotonic() + wait_s
+    with file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise RunDirectoryError(
+                        f"{path.parent} is in use by another policylab process; wait for it or stop it"
+                    ) from error
+                time.sleep(0.05)
+        yield
