@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -28,7 +29,7 @@ class TableEnv(gym.Env[int, int]):
 
     def __init__(
         self,
-        P: dict[int, dict[int, list[Outcome]]],
+        P: Mapping[int, Mapping[int, list[Outcome]]],
         initial_state_distrib: NDArray[np.float64],
         *,
         render_mode: str | None = None,
