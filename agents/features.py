@@ -166,6 +166,8 @@ class _GridEncoder:
             raise UserError(f"one low, high and count per dimension are needed, got {low}, {high} and {cells}")
         if not all(lower < upper for lower, upper in zip(low, high, strict=True)):
             raise UserError(f"every low must be below its high, got low {list(low)} and high {list(high)}")
+        if max(map(abs, [*low, *high])) >= UNBOUNDED:
+            raise UserError(f"every bound must be finite, got low {list(low)} and high {list(high)}")
         self._low = np.array(low, dtype=np.float64)
         self._high = np.array(high, dtype=np.float64)
         self._counts = np.array(cells, dtype=np.int64)
@@ -253,9 +255,9 @@ def _strides(sizes: Sequence[int]) -> NDArray[np.int64]:
 def _checked_size(sizes: Sequence[int]) -> int:
     n_features = math.prod(int(size) for size in sizes)
     if n_features > MAX_FEATURES:
+        shape = "x".join(map(str, sizes[:8])) + ("x..." if len(sizes) > 8 else "")
         raise UserError(
-            f"features of sizes {'x'.join(map(str, sizes))} need {n_features:.3g} rows, above the limit of "
-            f"{MAX_FEATURES:.0e}; use fewer bins or tiles, or another agent"
+            f"features of sizes {shape} need more than {MAX_FEATURES:,} rows; use fewer bins or tiles, or another agent"
         )
     return n_features
 

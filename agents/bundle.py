@@ -1,0 +1,309 @@
+"""Policy bundles: a trained policy with all that serving, auditing and monitoring it need.
+
+A bundle is a folder, or a `model.tar.gz` of one, with two files:
+
+- ``manifest.json``: schema version, policy kind and config, observation and action space, environment,
+  lineage, metrics, type and shape of every array, size and sha256 of every file, golden vectors, and a
+  digest of all that, which names the bundle;
+- ``arrays.npz``: the policy's numbers.
+
+Nothing is unpickled and nothing is extracted. Loading checks names, sizes, hashes, shapes and values, and
+then that the policy reproduces its golden vectors: actions exactly, probabilities to `PROBABILITY_TOLERANCE`,
+because a softmax may differ in the last bits between processors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import Space, spaces
+from pydantic import Field, JsonValue, NonNegativeInt, ValidationError
+
+from policylab.agents import bundle_arrays
+from policylab.agents.bundle_archive import pack, read_files
+from policylab.agents.bundle_arrays import ArrayEntry
+from policylab.agents.policy import Policy, StoredPolicy, policy_from
+from policylab.agents.space_json import space_from_json, space_to_json, value_from_json, value_to_json
+from policylab.config import Settings
+from policylab.errors import BundleError, MissingExtraError, UserError
+from policylab.files import content_hash, write_atomic
+
+__all__ = ["Bundle", "Lineage", "Manifest", "load_bundle", "pack", "write_bundle"]
+
+SCHEMA_VERSION = 1
+N_GOLDEN = 16
+PROBABILITY_TOLERANCE = 1e-9
+MAX_MANIFEST_BYTES = 64 * 2**20
+MANIFEST = "manifest.json"
+ARRAYS = "arrays.npz"
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PolicyEntry(Settings):
+    """Which policy, and its JSON part."""
+
+    kind: str
+    config: dict[str, JsonValue]
+
+
+class EnvironmentEntry(Settings):
+    """The environment the policy was trained for."""
+
+    id: str
+    version: int | None
+    kwargs: dict[str, JsonValue]
+    max_episode_steps: int | None
+    gymnasium_version: str
+
+
+class Lineage(Settings):
+    """Where the policy came from.
+
+    Attributes:
+        git_commit: commit of the code that trained it; None outside a repository.
+        config_hash: sha256 of the resolved experiment configuration.
+        seeds: the seeds of the runs it came from.
+        policylab_version: version that wrote the bundle.
+        created_utc: time of writing, ISO 8601.
+    """
+
+    git_commit: str | None = None
+    config_hash: str | None = None
+    seeds: tuple[NonNegativeInt, ...] = ()
+    policylab_version: str = Field(default_factory=functools.partial(importlib.metadata.version, "policylab"))
+    created_utc: str = Field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+
+
+class FileEntry(Settings):
+    """Size in bytes and content hash of one file."""
+
+    size: NonNegativeInt
+    sha256: Sha256
+
+
+class GoldenVector(Settings):
+    """One observation with the greedy action and the action probabilities that the policy must give."""
+
+    observation: JsonValue
+    action: JsonValue
+    probabilities: tuple[float, ...]
+
+
+class Manifest(Settings):
+    """Everything in ``manifest.json``; the module docstring says what it is for."""
+
+    schema_version: int
+    policy: PolicyEntry
+    observation_space: dict[str, JsonValue]
+    action_space: dict[str, JsonValue]
+    environment: EnvironmentEntry
+    lineage: Lineage
+    metrics: dict[str, JsonValue]
+    arrays: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")], ArrayEntry]
+    files: dict[str, FileEntry]
+    golden: Annotated[tuple[GoldenVector, ...], Field(min_length=1, max_length=1024)]
+    digest: Sha256
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified policy with its manifest and spaces."""
+
+    policy: Policy
+    manifest: Manifest
+    observation_space: Space[Any]
+    action_space: Space[Any]
+
+    @property
+    def digest(self) -> str:
+        """The sha256 that names this bundle: equal digests mean equal content."""
+        return self.manifest.digest
+
+
+def write_bundle(
+    folder: Path,
+    policy: StoredPolicy,
+    *,
+    env: gym.Env[Any, Any],
+    lineage: Lineage,
+    metrics: Mapping[str, Any],
+) -> Bundle:
+    """Write ``policy`` as a bundle folder and return it as loaded from there.
+
+    Args:
+        folder: created if needed; an older bundle in it is replaced.
+        policy: what to store.
+        env: the environment it was trained for; it is reset and stepped at random for golden observations.
+        lineage: where the policy came from.
+        metrics: JSON values by name, such as the confirmed return with its interval.
+
+    Raises:
+        BundleError: the policy, the spaces or the metrics cannot be stored, or ``folder`` holds other files.
+        StorageError: a write failed.
+    """
+    folder = Path(folder)
+    foreign = {entry.name for entry in folder.iterdir()} - {MANIFEST, ARRAYS} if folder.is_dir() else set()
+    if foreign:
+        raise BundleError(f"{folder} holds {sorted(foreign)[0]!r}, which is no part of a bundle; use another folder")
+    arrays = policy.arrays()
+    content = bundle_arrays.dump(arrays)
+    try:
+        golden = [_golden_vector(policy, env, observation=item) for item in _golden_observations(env)]
+        facts: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "policy": {"kind": policy.kind, "config": policy.config()},
+            "observation_space": space_to_json(env.observation_space),
+            "action_space": space_to_json(env.action_space),
+            "environment": _environment(env),
+            "lineage": lineage.model_dump(mode="json"),
+            "metrics": dict(metrics),
+            "arrays": {name: entry.model_dump(mode="json") for name, entry in bundle_arrays.describe(arrays).items()},
+            "files": {ARRAYS: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
+            "golden": golden,
+        }
+        manifest = _rendered({**facts, "digest": content_hash(facts)})
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{folder}: the manifest must be JSON without NaN or infinity, but {error}") from error
+    write_atomic(folder / ARRAYS, content)
+    write_atomic(folder / MANIFEST, manifest)
+    return load_bundle(folder)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Return the verified bundle in the folder or archive ``path``.
+
+    Raises:
+        BundleError: it is truncated, altered, foreign or hostile; the message says which file and why.
+        MissingExtraError: the policy's kind needs a package that is not installed.
+    """
+    try:
+        files = read_files(Path(path))
+        manifest = _read_manifest(files)
+        _check_files(files, manifest)
+        arrays = bundle_arrays.load(files[ARRAYS], manifest.arrays)
+        policy = policy_from(manifest.policy.kind, manifest.policy.config, arrays=arrays)
+        observation_space = space_from_json(manifest.observation_space)
+        action_space = space_from_json(manifest.action_space)
+        bundle = Bundle(policy, manifest, observation_space, action_space)
+        for number, golden in enumerate(manifest.golden):
+            _check_golden(bundle, golden, number=number)
+    except MissingExtraError:
+        raise
+    except UserError as error:
+        raise BundleError(f"{path} is refused as a policy bundle: {error}") from error
+    return bundle
+
+
+def _environment(env: gym.Env[Any, Any]) -> dict[str, Any]:
+    if env.spec is None:
+        raise BundleError("the environment has no spec; make it with gymnasium.make, so that the bundle can name it")
+    return {
+        "id": env.spec.id,
+        "version": env.spec.version,
+        "kwargs": {name: value for name, value in env.spec.kwargs.items() if name != "render_mode"},
+        "max_episode_steps": env.spec.max_episode_steps,
+        "gymnasium_version": gym.__version__,
+    }
+
+
+def _golden_observations(env: gym.Env[Any, Any]) -> list[Any]:
+    """Return up to `N_GOLDEN` different observations, as JSON, from a random walk of fixed seed."""
+    found: dict[str, Any] = {}
+    env.action_space.seed(0)
+    observation, _ = env.reset(seed=0)
+    for _ in range(20 * N_GOLDEN):
+        value = value_to_json(env.observation_space, observation)
+        found.setdefault(repr(value), value)
+        if len(found) == N_GOLDEN:
+            break
+        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            observation, _ = env.reset()
+    return list(found.values())
+
+
+def _golden_vector(policy: Policy, env: gym.Env[Any, Any], *, observation: Any) -> dict[str, Any]:
+    raw = value_from_json(env.observation_space, observation)
+    return {
+        "observation": observation,
+        "action": value_to_json(env.action_space, policy.act(raw)),
+        "probabilities": policy.probabilities(raw).tolist(),
+    }
+
+
+def _rendered(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _read_manifest(files: Mapping[str, bytes]) -> Manifest:
+    if MANIFEST not in files:
+        raise BundleError(f"it has no {MANIFEST}; give a bundle folder or a model.tar.gz with the files at its top")
+    if len(files[MANIFEST]) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{MANIFEST} exceeds {MAX_MANIFEST_BYTES // 2**20} MiB; it is no policy bundle")
+    try:
+        facts = json.loads(files[MANIFEST], parse_constant=_refuse_constant)
+        rendered = _rendered(facts).encode()
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{MANIFEST} is not strict JSON: {str(error)[:80]}; copy the bundle again") from error
+    if not isinstance(facts, dict) or "schema_version" not in facts:
+        raise BundleError(f"{MANIFEST} has no schema_version; it is not the manifest of a policy bundle")
+    if facts["schema_version"] != SCHEMA_VERSION:
+        raise BundleError(
+            f"{MANIFEST} has schema version {str(facts['schema_version'])[:20]}, this policylab reads version "
+            f"{SCHEMA_VERSION}; install the policylab that wrote it"
+        )
+    try:
+        manifest = Manifest.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise BundleError(f"{MANIFEST}: {'.'.join(map(str, first['loc']))[:80]}: {first['msg']}") from error
+    undigested = {name: value for name, value in facts.items() if name != "digest"}
+    if rendered != files[MANIFEST] or content_hash(undigested) != manifest.digest:
+        raise BundleError(f"{MANIFEST} was altered: its digest does not match; copy the bundle again")
+    return manifest
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check_files(files: Mapping[str, bytes], manifest: Manifest) -> None:
+    if ARRAYS not in manifest.files:
+        raise BundleError(f"{MANIFEST} does not list {ARRAYS}")
+    for name in sorted(set(files) ^ {*manifest.files, MANIFEST}):
+        if name in files:
+            raise BundleError(f"file {name!r} is not listed in {MANIFEST}; remove it")
+        raise BundleError(f"file {name[:100]!r} is listed in {MANIFEST} but missing; copy the bundle again")
+    for name, entry in manifest.files.items():
+        if len(files[name]) != entry.size:
+            raise BundleError(f"{name} has {len(files[name])} bytes, {MANIFEST} says {entry.size}; copy it again")
+        if hashlib.sha256(files[name]).hexdigest() != entry.sha256:
+            raise BundleError(f"{name} was altered: its sha256 is not the one in {MANIFEST}; copy it again")
+
+
+def _check_golden(bundle: Bundle, golden: GoldenVector, *, number: int) -> None:
+    observation = value_from_json(bundle.observation_space, golden.observation)
+    action = value_to_json(bundle.action_space, bundle.policy.act(observation))
+    probabilities = bundle.policy.probabilities(observation)
+    if isinstance(bundle.action_space, spaces.Discrete) and len(probabilities) != bundle.action_space.n:
+        raise BundleError(f"the policy has {len(probabilities)} actions, the environment {bundle.action_space.n}")
+    expected = np.array(golden.probabilities)
+    if (
+        action != golden.action
+        or expected.shape != probabilities.shape
+        or not np.allclose(probabilities, expected, rtol=0.0, atol=PROBABILITY_TOLERANCE)
+    ):
+        raise BundleError(
+            f"golden vector {number} is not reproduced: action {str(action)[:40]} instead of "
+            f"{str(golden.action)[:40]}; the bundle was made by other code, train or export it again"
+        )
