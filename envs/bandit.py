@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from policylab.envs.drawing import draw_grid, value_colours
 from policylab.errors import EnvironmentRuleError
 
 
@@ -110,3 +111,16 @@ class BanditEnv(gym.Env[int, int]):
             f"arm {arm}: {mean:+.3f}{' *' if arm == best else ''}{' <' if arm == self.last_action else ''}\n"
             for arm, mean in enumerate(self.q)
         )
+
+    def render_rgb(self) -> NDArray[np.uint8]:
+        """Return the arms as a row of cells coloured by their means, shape (97, 48 * k + 1, 3).
+
+        In the row below, a flag marks the best arm and the disc the arm pulled last.
+        """
+        figures = [("flag", (1, int(self.q.argmax())))]
+        if self.last_action is not None:
+            figures.append(("agent", (1, self.last_action)))
+        labels = {(0, arm): f"{mean:+.1f}" for arm, mean in enumerate(self.q)}
+        blank = np.full((1, self.k, 3), (205, 214, 226), dtype=np.uint8)
+        cells = np.concatenate([value_colours(self.q[None, :]), blank])
+        return draw_grid(cells, figures=figures, labels=labels)

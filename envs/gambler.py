@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from policylab.envs.drawing import draw_grid
 from policylab.envs.table import Outcome
 from policylab.envs.table_env import TableEnv
 from policylab.errors import EnvironmentRuleError
@@ -66,3 +68,9 @@ class GamblerEnv(TableEnv):
         """Return the capital as a bar of twenty cells."""
         filled = round(20 * self.s / self.goal)
         return f"capital {self.s} of {self.goal} [{'#' * filled}{'.' * (20 - filled)}]\n"
+
+    def render_rgb(self) -> NDArray[np.uint8]:
+        """Return the capital as a bar of ten cells, labelled with the dollars, shape (49, 481, 3)."""
+        filled = round(10 * self.s / self.goal)
+        bar = ["goal"] * filled + ["free"] * (10 - filled)
+        return draw_grid([bar], labels={(0, max(filled - 1, 0)): str(self.s)})

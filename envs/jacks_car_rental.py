@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammainc, gammaln
 
+from policylab.envs.drawing import draw_grid
 from policylab.envs.table import Outcome
 from policylab.envs.table_env import TableEnv
 from policylab.errors import EnvironmentRuleError
@@ -105,6 +106,11 @@ class JacksCarRentalEnv(TableEnv):
         """Return the cars at each location, one ``#`` per car."""
         bars = (f"{n_cars:3d} {'#' * n_cars:.<{self.max_cars}}" for n_cars in self.cars(self.s))
         return "".join(f"location {number}: {bar}\n" for number, bar in enumerate(bars, start=1))
+
+    def render_rgb(self) -> NDArray[np.uint8]:
+        """Return one row of cells per location, one coloured cell per car, shape (49, 24 * max_cars + 1, 3)."""
+        rows = [["goal"] * n_cars + ["free"] * (self.max_cars - n_cars) for n_cars in self.cars(self.s)]
+        return draw_grid(rows, cell_px=24)
 
 
 def location_day(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from policylab.envs.drawing import draw_grid
 from policylab.envs.table import Outcome
 from policylab.envs.table_env import TableEnv
 from policylab.errors import EnvironmentRuleError
@@ -95,3 +96,9 @@ class MaximizationBiasEnv(TableEnv):
     def render_ansi(self) -> str:
         """Return the states as one line, the current one in brackets."""
         return " ".join(f"[{name}]" if self.s == state else f" {name} " for name, state in PICTURE) + "\n"
+
+    def render_rgb(self) -> NDArray[np.uint8]:
+        """Return the states as one row of cells above their names, shape (97, 145, 3)."""
+        labels = {(1, column): name for column, (name, _) in enumerate(PICTURE)}
+        column = [state for _, state in PICTURE].index(self.s)
+        return draw_grid([["pit", "start", "goal"], ["free"] * 3], figures=[("agent", (0, column))], labels=labels)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from policylab.envs.drawing import draw_grid
 from policylab.envs.table import Outcome
 from policylab.envs.table_env import TableEnv
 from policylab.errors import EnvironmentRuleError
@@ -59,3 +61,8 @@ class RandomWalkEnv(TableEnv):
         cells = ["|", *"." * self.n, "|"]
         cells[self.s] = "o"
         return "".join(cells) + "\n"
+
+    def render_rgb(self) -> NDArray[np.uint8]:
+        """Return the walk as one row of cells, the ends coloured, shape (33, 32 * (n + 2) + 1, 3)."""
+        cells = ["pit", *["free"] * self.n, "goal"]
+        return draw_grid([cells], figures=[("agent", (0, self.s))], cell_px=32)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
+from policylab.envs.drawing import draw_grid
 from policylab.envs.table import Outcome
 from policylab.envs.table_env import TableEnv
 
 LEFT, RIGHT = 0, 1
 GOAL = 3
+SWITCHED_COLOUR = (236, 206, 160)
 
 
 class ShortCorridorEnv(TableEnv):
@@ -70,3 +74,8 @@ class ShortCorridorEnv(TableEnv):
         cells = [".", "x", ".", "G"]
         cells[self.s] = "o"
         return "".join(cells) + "\n"
+
+    def render_rgb(self) -> NDArray[np.uint8]:
+        """Return the corridor as one row of cells, the switched state coloured, shape (49, 193, 3)."""
+        cells: list[str | Sequence[int]] = ["start", SWITCHED_COLOUR, "free", "goal"]
+        return draw_grid([cells], figures=[("agent", (0, self.s))], labels={(0, 1): "swap"})

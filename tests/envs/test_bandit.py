@@ -96,3 +96,14 @@ def test_an_arm_that_is_not_there_is_refused(action: object) -> None:
 def test_impossible_arguments_are_refused(kwargs: dict[str, float], message: str) -> None:
     with pytest.raises(EnvironmentRuleError, match=message):
         BanditEnv(**kwargs)
+
+
+def test_the_image_follows_the_state() -> None:
+    env = BanditEnv(render_mode="rgb_array")
+    env.reset(seed=0)
+    before = env.render()
+    env.step(0)
+    after = env.render()
+    assert before.shape == after.shape == (97, 481, 3)
+    assert before.dtype == np.uint8
+    assert (before != after).any()

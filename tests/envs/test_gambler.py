@@ -66,3 +66,14 @@ def test_ansi_shows_the_capital() -> None:
 def test_impossible_arguments_are_refused(kwargs: dict[str, float], message: str) -> None:
     with pytest.raises(EnvironmentRuleError, match=message):
         GamblerEnv(**kwargs)
+
+
+def test_the_image_follows_the_state() -> None:
+    env = GamblerEnv(render_mode="rgb_array")
+    env.reset(seed=0)
+    before = env.render()
+    env.s = 90
+    after = env.render()
+    assert before.shape == after.shape == (49, 481, 3)
+    assert before.dtype == np.uint8
+    assert (before != after).any()

@@ -94,3 +94,14 @@ def test_ansi_shows_the_cars() -> None:
 def test_impossible_arguments_are_refused(kwargs: dict[str, int]) -> None:
     with pytest.raises(EnvironmentRuleError, match="must be from 1 to 100"):
         JacksCarRentalEnv(**kwargs)
+
+
+def test_the_image_follows_the_state() -> None:
+    env = JacksCarRentalEnv(render_mode="rgb_array")
+    env.reset(seed=0)
+    before = env.render()
+    env.s = 3
+    after = env.render()
+    assert before.shape == after.shape == (49, 481, 3)
+    assert before.dtype == np.uint8
+    assert (before != after).any()

@@ -94,3 +94,14 @@ def test_ansi_brackets_the_state() -> None:
 def test_impossible_arguments_are_refused(kwargs: dict[str, float], message: str) -> None:
     with pytest.raises(EnvironmentRuleError, match=message):
         MaximizationBiasEnv(**kwargs)
+
+
+def test_the_image_follows_the_state() -> None:
+    env = MaximizationBiasEnv(render_mode="rgb_array")
+    env.reset(seed=0)
+    before = env.render()
+    env.s = B
+    after = env.render()
+    assert before.shape == after.shape == (97, 145, 3)
+    assert before.dtype == np.uint8
+    assert (before != after).any()

@@ -62,3 +62,14 @@ def test_ansi_shows_the_walker() -> None:
 def test_a_walk_without_states_is_refused() -> None:
     with pytest.raises(EnvironmentRuleError, match="n must be >= 1, got 0"):
         RandomWalkEnv(n=0)
+
+
+def test_the_image_follows_the_state() -> None:
+    env = RandomWalkEnv(render_mode="rgb_array")
+    env.reset(seed=0)
+    before = env.render()
+    env.s = 4
+    after = env.render()
+    assert before.shape == after.shape == (33, 32 * 21 + 1, 3)
+    assert before.dtype == np.uint8
+    assert (before != after).any()

@@ -59,3 +59,14 @@ def test_ansi_shows_the_true_state() -> None:
     assert env.render() == "ox.G\n"
     env.step(RIGHT)
     assert env.render() == ".o.G\n"
+
+
+def test_the_image_follows_the_state() -> None:
+    env = ShortCorridorEnv(render_mode="rgb_array")
+    env.reset(seed=0)
+    before = env.render()
+    env.s = 2
+    after = env.render()
+    assert before.shape == after.shape == (49, 193, 3)
+    assert before.dtype == np.uint8
+    assert (before != after).any()
