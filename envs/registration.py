@@ -31,30 +31,30 @@ class Registration(NamedTuple):
     reward_threshold: float | None = None
 
 
-def _own(name: str, entry_point: str, max_episode_steps: int, **kwargs: Any) -> Registration:
-    return Registration(f"policylab/{name}", f"policylab.envs.{entry_point}", kwargs, max_episode_steps)
+def _own(name: str, entry_point: str, *, limit: int, **kwargs: Any) -> Registration:
+    return Registration(f"policylab/{name}", f"policylab.envs.{entry_point}", kwargs, limit)
 
 
 REGISTRATIONS: tuple[Registration, ...] = (
-    _own("Bandit-v0", "bandit:BanditEnv", 1000),
-    _own("DriftingBandit-v0", "bandit:BanditEnv", 10_000, drift=0.01),
-    _own("GridWorld-v0", "gridworld:GridWorldEnv", 200),
-    _own("WindyGridworld-v0", "windy:WindyGridworldEnv", 1000),
-    _own("WindyGridworldKings-v0", "windy:WindyGridworldEnv", 1000, n_moves=8),
-    _own("WindyGridworldStochastic-v0", "windy:WindyGridworldEnv", 1000, n_moves=8, stochastic=True),
-    _own("DynaMaze-v0", "dyna_maze:DynaMazeEnv", 5000),
-    _own("BlockingMaze-v0", "dyna_maze:ChangingMazeEnv", 5000, variant="blocking", change_at=1000),
-    _own("ShortcutMaze-v0", "dyna_maze:ChangingMazeEnv", 5000, variant="shortcut", change_at=3000),
-    _own("CatMouse-v0", "cat_mouse:CatMouseEnv", 100),
-    _own("CatMouseCat-v0", "cat_mouse:CatMouseCatEnv", 100),
-    _own("PacManTiny-v0", "pacman:PacManTableEnv", 100, layout="tiny"),
-    _own("PacMan-v0", "pacman:PacManEnv", 200, layout="small"),
-    _own("PacManMedium-v0", "pacman:PacManEnv", 500, layout="medium"),
-    _own("Gambler-v0", "gambler:GamblerEnv", 1000),
-    _own("JacksCarRental-v0", "jacks_car_rental:JacksCarRentalEnv", 100),
-    _own("RandomWalk-v0", "random_walk:RandomWalkEnv", 1000),
-    _own("ShortCorridor-v0", "short_corridor:ShortCorridorEnv", 1000),
-    _own("MaximizationBias-v0", "maximization_bias:MaximizationBiasEnv", 100),
+    _own("Bandit-v0", "bandit:BanditEnv", limit=1000),
+    _own("DriftingBandit-v0", "bandit:BanditEnv", limit=10_000, drift=0.01),
+    _own("GridWorld-v0", "gridworld:GridWorldEnv", limit=200),
+    _own("WindyGridworld-v0", "windy:WindyGridworldEnv", limit=1000),
+    _own("WindyGridworldKings-v0", "windy:WindyGridworldEnv", limit=1000, n_moves=8),
+    _own("WindyGridworldStochastic-v0", "windy:WindyGridworldEnv", limit=1000, n_moves=8, stochastic=True),
+    _own("DynaMaze-v0", "dyna_maze:DynaMazeEnv", limit=5000),
+    _own("BlockingMaze-v0", "dyna_maze:ChangingMazeEnv", limit=5000, variant="blocking", change_at=1000),
+    _own("ShortcutMaze-v0", "dyna_maze:ChangingMazeEnv", limit=5000, variant="shortcut", change_at=3000),
+    _own("CatMouse-v0", "cat_mouse:CatMouseEnv", limit=100),
+    _own("CatMouseCat-v0", "cat_mouse:CatMouseCatEnv", limit=100),
+    _own("PacManTiny-v0", "pacman:PacManTableEnv", limit=100, layout="tiny"),
+    _own("PacMan-v0", "pacman:PacManEnv", limit=200, layout="small"),
+    _own("PacManMedium-v0", "pacman:PacManEnv", limit=500, layout="medium"),
+    _own("Gambler-v0", "gambler:GamblerEnv", limit=1000),
+    _own("JacksCarRental-v0", "jacks_car_rental:JacksCarRentalEnv", limit=100),
+    _own("RandomWalk-v0", "random_walk:RandomWalkEnv", limit=1000),
+    _own("ShortCorridor-v0", "short_corridor:ShortCorridorEnv", limit=1000),
+    _own("MaximizationBias-v0", "maximization_bias:MaximizationBiasEnv", limit=100),
 )
 """Every environment of policylab, in the order of the documentation."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -11,6 +11,19 @@ from gymnasium.envs.toy_text.utils import categorical_sample
 from numpy.typing import NDArray
 
 from policylab.envs.table import Outcome
+
+
+def merged(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Add up the probabilities of equal outcomes, in order of first appearance.
+
+    >>> merged([(0.25, 3, -1.0, False), (0.5, 4, -1.0, False), (0.25, 3, -1.0, False)])
+    [(0.5, 3, -1.0, False), (0.5, 4, -1.0, False)]
+    """
+    total: dict[tuple[int, float, bool], float] = {}
+    for probability, next_state, reward, terminated in outcomes:
+        key = (next_state, reward, terminated)
+        total[key] = total.get(key, 0.0) + probability
+    return [(probability, *key) for key, probability in total.items() if probability > 0.0]
 
 
 class TableEnv(gym.Env[int, int]):
@@ -23,9 +36,11 @@ class TableEnv(gym.Env[int, int]):
         P: ``P[s][a]`` is a list of (probability, next state, reward, terminated).
         initial_state_distrib: shape (S,).
         s: the current state; assign it to put the environment into a state.
+        stationary: False if ``P`` changes while the environment lives, so that no one table is its model.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # type: ignore[misc]
+    stationary: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -47,7 +62,7 @@ class TableEnv(gym.Env[int, int]):
         super().reset(seed=seed)
         self.s = int(categorical_sample(self.initial_state_distrib, self.np_random))
         self.last_action = None
-        return self.s, {"prob": 1.0}
+        return self.s, {"prob": float(self.initial_state_distrib[self.s])}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
         """Take ``action`` and draw one outcome of ``P[s][action]``."""
@@ -56,6 +71,15 @@ class TableEnv(gym.Env[int, int]):
         probability, self.s, reward, terminated = outcomes[chosen]
         self.last_action = int(action)
         return self.s, float(reward), bool(terminated), False, {"prob": probability}
+
+    def snapshot(self) -> dict[str, int | None]:
+        """What a checkpoint keeps of the environment besides its random stream: JSON-able."""
+        return {"s": self.s, "last_action": self.last_action}
+
+    def restore(self, snapshot: Mapping[str, int | None]) -> None:
+        """Continue from what `snapshot` returned."""
+        for name, value in snapshot.items():
+            setattr(self, name, value)
 
     def render(self) -> Any:
         """Return the picture of the current state: text for ``ansi``, an image for ``rgb_array``."""

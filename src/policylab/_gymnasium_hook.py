@@ -22,7 +22,7 @@ def _register() -> None:
 class _GymnasiumFinder(MetaPathFinder):
     """Finds ``gymnasium`` through the other finders and adds one call after its execution."""
 
-    def find_spec(
+    def find_spec(  # noqa: PLR0917 - the signature of the import system
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
         if fullname != "gymnasium":
