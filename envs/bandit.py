@@ -43,7 +43,7 @@ class BanditEnv(gym.Env[int, int]):
     >>> env = BanditEnv(k=3, reward_std=0.0)
     >>> _, info = env.reset(seed=1)
     >>> _, reward, terminated, _, info = env.step(info["optimal_action"])
-    >>> reward == env.q.max(), terminated, info["optimal"]
+    >>> reward == float(env.q.max()), terminated, info["optimal"]
     (True, False, True)
     """
 

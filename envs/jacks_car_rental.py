@@ -51,8 +51,8 @@ class JacksCarRentalEnv(TableEnv):
     Source: Sutton & Barto, 2nd edition, Example 4.2 and Figure 4.2 (20 cars, 5 moves).
 
     >>> env = JacksCarRentalEnv()
-    >>> env.observation_space.n, env.action_space.n, len(env.P[0][5])
-    (np.int64(441), np.int64(11), 441)
+    >>> len(env.P), len(env.P[0]), len(env.P[0][5])
+    (441, 11, 441)
     """
 
     def __init__(self, *, max_cars: int = 20, max_moves: int = 5, render_mode: str | None = None) -> None:
