@@ -7,6 +7,7 @@ of the folder (POSIX ``rename`` is atomic within a file system).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from policylab.errors import RunDirectoryError, StorageError
 
@@ -64,15 +65,33 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def append_line(file: IO[str], record: Any) -> None:
-    """Append one JSON record as one flushed line to an open text file.
+def append_line(path: Path, record: Any) -> None:
+    """Append one JSON record as one line, in a single write.
 
     Raises:
-        StorageError: the write failed; earlier lines are intact.
+        StorageError: the write failed; the file is as it was.
     """
-    with storage_errors(Path(file.name)):
-        file.write(json.dumps(record, sort_keys=True) + "\n")
-        file.flush()
+    line = (json.dumps(record, sort_keys=True) + "\n").encode()
+    with storage_errors(path), path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            written = file.write(line)
+            if written < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(size)
+            raise
+
+
+def drop_torn_tail(path: Path) -> None:
+    """Cut off a last line without its newline, which a process killed while writing may have left."""
+    if path.exists():
+        with storage_errors(path), path.open("r+b") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                file.truncate(whole)
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -93,6 +112,18 @@ def read_lines(path: Path) -> list[Any]:
                 break
             raise RunDirectoryError(f"{path}:{number}: not a JSON record; restore the file from a copy") from error
     return records
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        RunDirectoryError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: cannot be read: {error}; restore it from a copy") from None
 
 
 def canonical_json(value: Any) -> str:

@@ -29,7 +29,7 @@ def stream(root_seed: int, *path: str | int) -> np.random.SeedSequence:
     return np.random.SeedSequence(root_seed, spawn_key=tuple(np.frombuffer(digest[:16], dtype="<u4").tolist()))
 
 
-def run_seed(root_seed: int, role: str, index: int) -> int:
+def run_seed(root_seed: int, *, role: str, index: int) -> int:
     """Return the 63-bit seed of one run: ``role`` is ``"tune"`` or ``"confirm"``, ``index`` >= 0.
 
     Two configurations with the same role and index share it (paired common random numbers).
