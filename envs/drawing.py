@@ -131,7 +131,9 @@ def draw_grid(
         for column in range(columns):
             x, y = column * unit, row * unit
             fill = tuple(int(channel) for channel in colours[row, column])
-            pen.rectangle((x + line, y + line, x + unit - 1, y + unit - 1), fill=fill)
+            # Corridors run on without grid lines.
+            first, last = (0, unit + line - 1) if fill == CELL_COLOURS["corridor"] else (line, unit - 1)
+            pen.rectangle((x + first, y + first, x + last, y + last), fill=fill)
     brush = functools.partial(_brush_at, pen, unit=unit)
     for cell, text in (labels or {}).items():
         _label(brush(cell), text, colour=_contrast(colours[cell]))

@@ -47,7 +47,7 @@ REGISTRATIONS: tuple[Registration, ...] = (
     _own("ShortcutMaze-v0", "dyna_maze:ChangingMazeEnv", limit=5000, variant="shortcut", change_at=3000),
     _own("CatMouse-v0", "cat_mouse:CatMouseEnv", limit=100),
     _own("CatMouseCat-v0", "cat_mouse:CatMouseCatEnv", limit=100),
-    _own("PacManTiny-v0", "pacman:PacManTableEnv", limit=100, layout="tiny"),
+    _own("PacManTiny-v0", "pacman:PacManTableEnv", limit=100, layout="tiny", frightened_steps=3),
     _own("PacMan-v0", "pacman:PacManEnv", limit=200, layout="small"),
     _own("PacManMedium-v0", "pacman:PacManEnv", limit=500, layout="medium"),
     _own("Gambler-v0", "gambler:GamblerEnv", limit=1000),

@@ -115,10 +115,14 @@ def _cheese(brush: Brush) -> None:
         brush.disc((x, y), radius=radius, fill=hole)
 
 
-def _pacman(brush: Brush) -> None:
-    corners = brush.at([(-0.34, -0.34), (0.34, 0.34)])
-    brush.pen.pieslice((*corners[0], *corners[1]), 35, 325, fill=(255, 214, 10))
-    brush.disc((0.03, -0.19), radius=0.045, fill=INK)
+def _pacman(facing: float) -> Figure:
+    """Pac-Man looking ``facing`` degrees clockwise from the right."""
+
+    def figure(brush: Brush) -> None:
+        corners = brush.at([(-0.34, -0.34), (0.34, 0.34)])
+        brush.pen.pieslice((*corners[0], *corners[1]), facing + 35, facing + 325, fill=(255, 214, 10))
+
+    return figure
 
 
 def _ghost(body: Colour) -> Figure:
@@ -138,6 +142,19 @@ def _pellet(radius: float) -> Figure:
     return lambda brush: brush.disc((0, 0), radius=radius, fill=(255, 222, 179))
 
 
+def _wall(share: float, *, fill: Colour, towards: Point = (0, 0)) -> Figure:
+    """A block of maze wall, ``share`` of a cell wide, that reaches as far as the next cell in a direction."""
+
+    def figure(brush: Brush) -> None:
+        half = share / 2
+        corners = brush.at([(-half, -half), (half + towards[0], half + towards[1])])
+        brush.pen.rounded_rectangle((*corners[0], *corners[1]), radius=brush.unit * share * 0.22, fill=fill)
+
+    return figure
+
+
+_RIM, _BODY = (92, 120, 240), (34, 46, 120)
+
 FIGURES: Mapping[str, Figure] = {
     "agent": _agent,
     "flag": _flag,
@@ -145,12 +162,21 @@ FIGURES: Mapping[str, Figure] = {
     "mouse": _mouse,
     "cat": _cat,
     "cheese": _cheese,
-    "pacman": _pacman,
+    "pacman_right": _pacman(0),
+    "pacman_down": _pacman(90),
+    "pacman_left": _pacman(180),
+    "pacman_up": _pacman(270),
     "ghost_red": _ghost((228, 60, 60)),
     "ghost_pink": _ghost((245, 150, 200)),
     "ghost_cyan": _ghost((70, 200, 220)),
     "ghost_orange": _ghost((240, 160, 70)),
     "ghost_frightened": _ghost((72, 104, 240)),
+    "wall_rim": _wall(0.82, fill=_RIM),
+    "wall_rim_right": _wall(0.82, fill=_RIM, towards=(1, 0)),
+    "wall_rim_down": _wall(0.82, fill=_RIM, towards=(0, 1)),
+    "wall_body": _wall(0.72, fill=_BODY),
+    "wall_body_right": _wall(0.72, fill=_BODY, towards=(1, 0)),
+    "wall_body_down": _wall(0.72, fill=_BODY, towards=(0, 1)),
     "pellet": _pellet(0.07),
     "power_pellet": _pellet(0.19),
 }
