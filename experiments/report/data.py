@@ -85,6 +85,7 @@ class Grid:
         moves: the (row change, column change) of each action, length A; (0, 0) stays.
         kinds: what each cell is (``"free"``, ``"wall"``, ``"start"``, ``"goal"``, ``"pit"`` ...), (rows, columns).
         note: which slice of the states the map shows, ``""`` if all of them.
+        walls: pairs of neighbouring cells (row, column) with a wall between them.
     """
 
     values: NDArray[np.float64]
@@ -92,6 +93,7 @@ class Grid:
     moves: Sequence[tuple[int, int]]
     kinds: Sequence[Sequence[str]]
     note: str = ""
+    walls: Sequence[tuple[tuple[int, int], tuple[int, int]]] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class _Layout:
     kinds: Sequence[Sequence[str]]
     moves: Sequence[tuple[int, int]]
     note: str = ""
+    walls: Sequence[tuple[Cell, Cell]] = ()
 
 
 def grid_of(
@@ -41,12 +42,14 @@ def grid_of(
         env: the environment, wrapped or not.
         mdp: its table.
         values: value of each state, shape (S,).
-        policy: probability of each action, or a mask of the greedy ones, shape (S, A). The most probable
-            actions are shown; ties are all shown.
+        policy: the action of each state, shape (S,), or the probability of each action (or a mask of the greedy
+            ones), shape (S, A); then the most probable actions are shown, ties all of them.
     """
-    layout = _layout(env.unwrapped)
+    layout = _layout(env.unwrapped, mdp.n_states)
     if layout is None:
         return None
+    if policy.ndim == 1:
+        policy = np.eye(mdp.n_actions)[policy]
     shape = (len(layout.kinds), len(layout.kinds[0]))
     shown = np.full(shape, np.nan)
     actions = np.zeros((*shape, policy.shape[1]), dtype=bool)
@@ -55,7 +58,14 @@ def grid_of(
         if deciding[state]:
             shown[cell] = values[state]
             actions[cell] = policy[state] >= policy[state].max() - 1e-12
-    return Grid(values=shown, actions=actions, moves=layout.moves, kinds=layout.kinds, note=layout.note)
+    return Grid(
+        values=shown,
+        actions=actions,
+        moves=layout.moves,
+        kinds=layout.kinds,
+        note=layout.note,
+        walls=layout.walls,
+    )
 
 
 def deciding_states(mdp: TabularMDP) -> NDArray[np.bool_]:
@@ -74,9 +84,8 @@ def deciding_states(mdp: TabularMDP) -> NDArray[np.bool_]:
     return reached
 
 
-def _layout(env: Any) -> _Layout | None:
+def _layout(env: Any, n_states: int) -> _Layout | None:
     if isinstance(env, GridLike):
-        n_states = int(getattr(env.observation_space, "n"))  # noqa: B009 - GridLike does not promise a space
         cells = {state: cell for state in range(n_states) if (cell := env.cell_of(state)) is not None}
         return _Layout(cells, env.cell_kinds(), env.moves, env.map_note)
     known = {"FrozenLakeEnv": _frozen_lake, "CliffWalkingEnv": _cliff_walking, "TaxiEnv": _taxi}
@@ -104,8 +113,14 @@ def _taxi(env: Any) -> _Layout:
     row, column = env.locs[0]
     kinds[row][column] = "goal"
     cells = {int(env.encode(row, column, 4, 0)): (row, column) for row in range(5) for column in range(5)}
-    note = "with the passenger aboard and bound for the marked corner; walls between cells are not drawn"
-    return _Layout(cells, kinds, (_DOWN, _UP, _RIGHT, _LEFT, (0, 0), (0, 0)), note)
+    walls = [
+        ((row, column), (row, column + 1))
+        for row in range(5)
+        for column in range(4)
+        if env.desc[1 + row, 2 * column + 2] != b":"
+    ]
+    moves = (_DOWN, _UP, _RIGHT, _LEFT, (0, 0), (0, 0))
+    return _Layout(cells, kinds, moves, "the passenger is aboard and wants to the marked corner", walls)
 
 
 def _row_by_row(kinds: Sequence[Sequence[str]]) -> dict[int, Cell]:

@@ -1,0 +1,208 @@
+"""The figures of a report, each a function from plain data to a matplotlib `Figure`.
+
+They use matplotlib's object-oriented interface alone: no pyplot, no global figure, no display.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policylab.experiments.report.data import Curves, Estimate, Exact, ReportData
+from policylab.experiments.report.policy_map import policy_map
+from policylab.experiments.report.style import (
+    OPTIMUM,
+    PAPER,
+    ROLE_COLOURS,
+    ROLE_NAMES,
+    WIDTH,
+    house_style,
+    thousands,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_SEED_LINES = 100
+"""Single runs drawn per role; more would only make the file large."""
+
+CUT_RATIO = 6.0
+"""Early returns are cut off where they would take more than this multiple of what comes later."""
+
+
+def draw_figures(data: ReportData) -> dict[str, Figure]:
+    """Return every figure that ``data`` can fill, by name, in the order of the page."""
+    makers: dict[str, Callable[[], Figure | None]] = {
+        "learning_curves": lambda: learning_curves(data.curves, data.exact, metric=data.metric),
+        "optimality_gap": lambda: optimality_gap(data.curves, data.exact) if data.exact else None,
+        "seeds": lambda: seed_dots(data),
+        "policy": lambda: policy_map(data.grid) if data.grid else None,
+    }
+    with house_style():
+        drawn = {name: make() for name, make in makers.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def learning_curves(curves: Sequence[Curves], exact: Exact | None, *, metric: str) -> Figure | None:
+    """Draw one panel per role: every seed thinly, the middle with its confidence band, the exact optimum."""
+    from matplotlib.figure import Figure
+
+    if not curves:
+        return None
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for panel, curve in zip(panels, curves, strict=True):
+        _curve(panel, curve)
+        panel.set_title(f"{len(curve.seeds)} {ROLE_NAMES[curve.role]}", color=ROLE_COLOURS[curve.role])
+        panel.set_xlabel("environment steps")
+        thousands(panel)
+    if exact is not None:
+        for panel in panels:
+            panel.axhline(exact.optimal_return, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)))
+        _name_optimum(panels[-1], exact.optimal_return)
+    panels[0].set_ylabel(textwrap.fill(metric, 38))
+    optimum = [] if exact is None else [exact.optimal_return]
+    panels[0].set_ylim(*value_limits([curve.returns for curve in curves], also=optimum))
+    return figure
+
+
+def _curve(panel: Axes, curve: Curves) -> None:
+    colour = ROLE_COLOURS[curve.role]
+    marker = "o" if len(curve.steps) == 1 else None
+    singles = curve.returns[:MAX_SEED_LINES]
+    panel.plot(curve.steps, singles.T, color=colour, linewidth=0.7, alpha=0.28, marker=marker)
+    panel.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.22, linewidth=0)
+    panel.plot(curve.steps, curve.middle, color=colour, linewidth=2.0, marker=marker)
+    panel.margins(x=0.02)
+
+
+def _name_optimum(panel: Axes, optimum: float) -> None:
+    panel.annotate(
+        f"optimum {optimum:.4g}",
+        (0.985, optimum),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -4),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color=OPTIMUM,
+    )
+
+
+def value_limits(returns: Sequence[NDArray[np.float64]], *, also: Sequence[float] = ()) -> tuple[float, float]:
+    """Return the limits of the value axis: everything, unless early returns would flatten all the rest.
+
+    >>> early = np.array([[-5000.0, -40.0, -20.0, -15.0, -13.0]])
+    >>> value_limits([early], also=[-13.0])[0] > -100
+    True
+    """
+    everything = np.concatenate([*(part.ravel() for part in returns), np.asarray(also, dtype=float)])
+    everything = everything[np.isfinite(everything)]
+    if everything.size == 0:
+        return 0.0, 1.0
+    late = np.concatenate([part[:, part.shape[1] // 4 :].ravel() for part in returns])
+    late = late[np.isfinite(late)]
+    high = float(everything.max())
+    low = float(everything.min())
+    if late.size and high - low > CUT_RATIO * (high - float(late.min())) > 0:
+        low = float(late.min())
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    return low - pad, high + pad
+
+
+def optimality_gap(curves: Sequence[Curves], exact: Exact) -> Figure | None:
+    """Draw how far the middle of each role is from the optimum along training, on a logarithmic scale from 1 %."""
+    from matplotlib.figure import Figure
+
+    if not curves:
+        return None
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    panel = figure.subplots()
+    largest = 0.0
+    for curve in curves:
+        gap = exact.optimal_return - curve.middle
+        colour = ROLE_COLOURS[curve.role]
+        panel.fill_between(
+            curve.steps,
+            exact.optimal_return - curve.high,
+            exact.optimal_return - curve.low,
+            color=colour,
+            alpha=0.18,
+            linewidth=0,
+        )
+        panel.plot(curve.steps, gap, color=colour, linewidth=2.0, label=ROLE_NAMES[curve.role])
+        largest = max(largest, float(np.nanmax(gap, initial=0.0)))
+    panel.axhline(0.0, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)))
+    if largest > 0:
+        threshold = 10.0 ** np.floor(np.log10(largest) - 2)
+        panel.set_yscale("symlog", linthresh=threshold, linscale=0.6)
+        panel.set_ylim(-0.4 * threshold, None)
+        _plain_ticks(panel, threshold, largest=largest)
+    panel.set_xlabel("environment steps")
+    panel.set_ylabel("optimum minus value")
+    panel.legend(loc="upper right")
+    panel.margins(x=0.02)
+    thousands(panel)
+    return figure
+
+
+def _plain_ticks(panel: Axes, threshold: float, *, largest: float) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    decades = np.arange(round(np.log10(threshold)), int(np.floor(np.log10(largest))) + 1)
+    panel.yaxis.set_major_locator(FixedLocator([0.0, *(10.0**decades)]))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_locator(NullLocator())
+
+
+def seed_dots(data: ReportData) -> Figure | None:
+    """Draw the final value of every run as a dot, one row per role, with the estimate and its interval."""
+    from matplotlib.figure import Figure
+
+    curves = [curve for curve in data.curves if np.isfinite(curve.final).any()]
+    if not curves:
+        return None
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.75 * len(curves)), layout="constrained")
+    panel = figure.subplots()
+    estimates = {"tune": data.selected, "confirm": data.confirmed}
+    for row, curve in enumerate(curves):
+        _dots(panel, curve, row=-row, estimate=estimates[curve.role])
+    if data.exact is not None:
+        panel.axvline(data.exact.optimal_return, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)))
+    panel.set_yticks([-row for row in range(len(curves))], [ROLE_NAMES[curve.role] for curve in curves])
+    for label, curve in zip(panel.get_yticklabels(), curves, strict=True):
+        label.set_color(ROLE_COLOURS[curve.role])
+    panel.set_ylim(-len(curves) + 0.4, 0.6)
+    panel.set_xlabel(f"final value: {data.metric}")
+    panel.grid(visible=False, axis="y")
+    panel.spines["left"].set_visible(False)
+    return figure
+
+
+def _dots(panel: Axes, curve: Curves, *, row: int, estimate: Estimate | None) -> None:
+    colour = ROLE_COLOURS[curve.role]
+    panel.scatter(curve.final, row + 0.16 + spread(curve.final), s=22, color=colour, alpha=0.55, linewidth=0)
+    if estimate is None:
+        return
+    panel.plot([estimate.low, estimate.high], [row - 0.22] * 2, color=colour, linewidth=2.4, solid_capstyle="round")
+    panel.plot([estimate.value], [row - 0.22], marker="D", markersize=5.5, color=colour, markeredgecolor=PAPER)
+
+
+def spread(values: NDArray[np.float64], *, n_bins: int = 60, height: float = 0.26) -> NDArray[np.float64]:
+    """Return small vertical offsets that keep dots of nearly equal value apart, shape like ``values``.
+
+    >>> spread(np.array([1.0, 1.0, 5.0])).round(3).tolist()
+    [0.0, 0.08, 0.0]
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return np.zeros_like(values)
+    width = float(np.ptp(finite)) or 1.0
+    bins = np.nan_to_num(np.floor((values - finite.min()) / width * n_bins))
+    rank = np.array([np.count_nonzero(bins[:i] == bins[i]) for i in range(len(bins))], dtype=float)
+    return rank * min(0.08, height / max(1.0, float(rank.max())))

@@ -1,0 +1,162 @@
+"""The sections of a report: each a function from the data and the drawn figures to HTML, or ``""``.
+
+To add a section, write such a function and put it into `SECTIONS` where it belongs on the page.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+
+from policylab.experiments.report.data import Estimate, ReportData
+from policylab.experiments.report.text import NOTHING, duration, escaped, flattened, interval, number, pairs, table
+
+Section = Callable[[ReportData, Mapping[str, str]], str]
+"""(data, figure name -> ``<svg>``) -> HTML."""
+
+
+def block(title: str, *parts: str) -> str:
+    """Return a titled section around the parts that are not empty, or ``""`` if all are."""
+    inside = "\n".join(part for part in parts if part)
+    return f"<section><h2>{escaped(title)}</h2>\n{inside}\n</section>" if inside else ""
+
+
+def figure(svg: str | None, caption: str) -> str:
+    """Return a drawing with its caption (plain text), or ``""`` without a drawing."""
+    return f"<figure>{svg}<figcaption>{escaped(caption)}</figcaption></figure>" if svg else ""
+
+
+def header(data: ReportData, figures: Mapping[str, str]) -> str:
+    """The name, the state, and what was done in one line."""
+    status = escaped(data.status)
+    description = f"<p class='lead'>{escaped(data.description)}</p>" if data.description else ""
+    agent = data.config.get("agent", {})
+    kind = agent.get("kind", "") if isinstance(agent, Mapping) else ""
+    what = " · ".join(str(part) for part in (kind, data.environment.id, data.lineage.created_utc) if part)
+    return (
+        f"<header><h1>{escaped(data.name)} <span class='status {status}'>{status}</span></h1>"
+        f"<p class='what'>{escaped(what)}</p>{description}</header>"
+    )
+
+
+def warnings(data: ReportData, figures: Mapping[str, str]) -> str:
+    """What a careful reader must know first."""
+    items = "".join(f"<li>{escaped(warning)}</li>" for warning in data.warnings)
+    return f"<aside class='warnings' aria-label='warnings'><ul>{items}</ul></aside>" if items else ""
+
+
+def summary(data: ReportData, figures: Mapping[str, str]) -> str:
+    """The headline numbers."""
+    cards = [
+        _estimate_card("Selected at", data.selected, seeds="tuning", css="tune"),
+        _estimate_card("Confirmed at", data.confirmed, seeds="confirmation", css="confirm"),
+    ]
+    if data.exact:
+        optimum, reached = number(data.exact.optimal_return), number(data.exact.policy_return)
+        note = f"optimum {optimum}, this policy {reached}"
+        cards.append(_card("Optimality gap", number(data.exact.optimality_gap), note=note, css="optimum"))
+    cost = data.cost
+    trials = f"{number(cost.trials)} {'trial' if cost.trials == 1 else 'trials'}"
+    cards.append(_card("Cost", duration(cost.wall_s), note=f"{number(cost.env_steps)} environment steps, {trials}"))
+    level = f"{data.statistic} over seeds; brackets are {100 * data.confidence:g} % confidence intervals"
+    return (
+        f"<section class='cards'>{''.join(cards)}</section>"
+        f"<p class='note'>{escaped(data.metric)}, {escaped(level)}. A configuration is selected on the tuning seeds "
+        "and confirmed on fresh ones: the second number is the one to quote.</p>"
+    )
+
+
+def _card(title: str, value: str, *, note: str, css: str = "") -> str:
+    return (
+        f"<div class='card {css}'><div class='title'>{escaped(title)}</div>"
+        f"<div class='value'>{escaped(value)}</div><div class='detail'>{escaped(note)}</div></div>"
+    )
+
+
+def _estimate_card(title: str, estimate: Estimate | None, *, seeds: str, css: str) -> str:
+    if estimate is None:
+        return _card(title, NOTHING, note=f"no {seeds} seeds", css=css)
+    value, brackets = interval(estimate)
+    return _card(title, value, note=f"{brackets} · {estimate.n_seeds} {seeds} seeds", css=css)
+
+
+def learning(data: ReportData, figures: Mapping[str, str]) -> str:
+    """Learning curves and the way to the optimum."""
+    band = f"{data.statistic} with its {100 * data.confidence:g} % confidence band; each thin line is one seed"
+    gap = "Distance from the exact optimum; 0 is optimal. The scale is logarithmic down to its lowest mark."
+    return block(
+        "Learning",
+        figure(figures.get("learning_curves"), f"{data.metric}: {band}."),
+        figure(figures.get("optimality_gap"), gap),
+    )
+
+
+def policy(data: ReportData, figures: Mapping[str, str]) -> str:
+    """What was learned: values, greedy actions, a rendered episode."""
+    shown = f" The map shows one slice: {data.grid.note}." if data.grid and data.grid.note else ""
+    caption = f"Value of each state and the greedy action there; several arrows are a tie.{shown}"
+    film = ""
+    if data.episode_gif:
+        encoded = base64.b64encode(data.episode_gif).decode()
+        film = f"<img class='episode' alt='a rendered episode' src='data:image/gif;base64,{encoded}'>"
+    drawings = figure(figures.get("policy"), caption) + figure(film, data.episode_caption)
+    return block("Policy", f"<div class='side'>{drawings}</div>" if drawings else "")
+
+
+def seeds(data: ReportData, figures: Mapping[str, str]) -> str:
+    """Every run's final value, drawn and listed."""
+    rows = [
+        (f"{curve.role} {i}", seed, number(float(value)))
+        for curve in data.curves
+        for i, (seed, value) in enumerate(zip(curve.seeds, curve.final, strict=True))
+    ]
+    listed = table(("run", "seed", "final value"), rows) if rows else ""
+    details = f"<details><summary>All runs</summary>{listed}</details>" if listed else ""
+    caption = "Final value of every run; the bar is the estimate with its confidence interval."
+    return block("Seeds", figure(figures.get("seeds"), caption), details)
+
+
+def hyperparameters(data: ReportData, figures: Mapping[str, str]) -> str:
+    """The resolved configuration, flat."""
+    return block("Configuration", pairs(flattened(data.config)))
+
+
+def environment(data: ReportData, figures: Mapping[str, str]) -> str:
+    """The environment as resolved."""
+    facts = data.environment
+    limit = "none" if facts.max_episode_steps is None else f"{number(facts.max_episode_steps)} steps"
+    rows: list[tuple[str, object]] = [("id", facts.id), ("time limit", limit)]
+    if facts.n_states is not None:
+        rows.append(("states", number(facts.n_states)))
+    if facts.n_actions is not None:
+        rows.append(("actions", number(facts.n_actions)))
+    rows += [("note", note) for note in facts.notes]
+    return block("Environment", pairs(rows))
+
+
+def lineage(data: ReportData, figures: Mapping[str, str]) -> str:
+    """Where the numbers come from and where the artefacts are."""
+    origin = data.lineage
+    rows: list[tuple[str, object]] = [
+        ("configuration hash", origin.config_hash),
+        ("git commit", origin.git_commit or "not in a repository"),
+        ("root seed", origin.root_seed),
+        ("started", origin.created_utc),
+        ("host", origin.host),
+        *((f"version of {name}", version) for name, version in origin.versions.items()),
+    ]
+    return block("Lineage", pairs(rows)) + block("Artefacts", pairs([*data.files.items(), *data.tracking.items()]))
+
+
+SECTIONS: tuple[Section, ...] = (
+    header,
+    warnings,
+    summary,
+    learning,
+    policy,
+    seeds,
+    hyperparameters,
+    environment,
+    lineage,
+)
+"""The page from top to bottom."""

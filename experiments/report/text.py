@@ -1,0 +1,89 @@
+"""Numbers, intervals and tables as escaped HTML text."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from policylab.experiments.report.data import Estimate
+
+NOTHING = "–"
+
+
+def escaped(value: object) -> str:
+    """Return ``value`` as text that no browser reads as markup."""
+    return html.escape(str(value), quote=True)
+
+
+def number(value: float | None, *, decimals: int | None = None) -> str:
+    """Return a number for readers: a true minus sign, thousands separated, four significant digits by default.
+
+    >>> number(-13.0), number(4_000_000), number(0.7442831), number(float("nan"))
+    ('−13', '4,000,000', '0.7443', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if decimals is not None:
+        text = f"{value:,.{decimals}f}"
+    elif float(value).is_integer() and abs(value) < 1e15:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return text.replace("-", "−")
+
+
+def interval(estimate: Estimate) -> tuple[str, str]:
+    """Return the value and its interval, rounded to two significant digits of the interval's width.
+
+    >>> interval(Estimate(value=0.74428, low=0.7391, high=0.7494, n_seeds=10))
+    ('0.744', '[0.739, 0.749]')
+    """
+    width = estimate.high - estimate.low
+    if not math.isfinite(width):
+        return number(estimate.value), "no interval"
+    decimals = min(6, max(0, 1 - math.floor(math.log10(width)))) if width > 0 else None
+    value, low, high = (number(part, decimals=decimals) for part in (estimate.value, estimate.low, estimate.high))
+    return value, f"[{low}, {high}]"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them.
+
+    >>> duration(2.34), duration(200), duration(7300)
+    ('2.3 s', '3 min 20 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, rest_min = divmod(minutes, 60)
+    return f"{hours} h {rest_min} min" if hours else f"{minutes} min {rest_s} s"
+
+
+def flattened(config: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted path, value as JSON) of every leaf of a nested configuration.
+
+    >>> dict(flattened({"agent": {"kind": "sarsa", "discount": 0.99}, "seeds": [1, 2]}))
+    {'agent.kind': 'sarsa', 'agent.discount': '0.99', 'seeds': '[1, 2]'}
+    """
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, prefix=f"{path}.")
+        else:
+            yield path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def pairs(rows: Iterable[tuple[str, object]]) -> str:
+    """Return a two-column table of names and values."""
+    body = "".join(f"<tr><th scope='row'>{escaped(name)}</th><td>{escaped(value)}</td></tr>" for name, value in rows)
+    return f"<div class='scroll'><table class='pairs'>{body}</table></div>" if body else ""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table with a header row."""
+    top = "".join(f"<th scope='col'>{escaped(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class='scroll'><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
