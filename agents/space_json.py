@@ -37,7 +37,7 @@ def space_to_json(space: Space[Any]) -> dict[str, Any]:
         case spaces.MultiDiscrete():
             return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
         case spaces.MultiBinary():
-            return {"type": "MultiBinary", "shape": list(space.shape)}
+            return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
         case spaces.Box():
             bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
             return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
@@ -74,7 +74,8 @@ def _space_from_json(value: Mapping[str, Any]) -> Space[Any]:
         case "MultiDiscrete":
             return spaces.MultiDiscrete(np.array(value["nvec"]), start=np.array(value["start"]))
         case "MultiBinary":
-            return spaces.MultiBinary(_shape(value["shape"]))
+            n = value["n"]
+            return spaces.MultiBinary(_shape([n])[0] if isinstance(n, int) else _shape(n))
         case "Box":
             dtype, shape = np.dtype(value["dtype"]), _shape(value["shape"])
             if dtype not in _NUMERIC:
