@@ -3,7 +3,7 @@
 | symbol | meaning |
 |---|---|
 | scores | one number per run, shape (n_runs,), or per run and task, shape (n_runs, n_tasks) |
-| curves | one number per run and evaluation, shape (n_runs, n_points) |
+| curves | one number per run and evaluation, shape (n_runs, n_points); NaN where a run was not evaluated |
 | level | confidence level of an interval, in (0, 1); 0.95 unless told otherwise |
 | rng | the generator that resamples; the same state gives the same interval, in any process |
 

@@ -16,9 +16,9 @@ class Band:
     """A curve of point estimates with a pointwise confidence band.
 
     Attributes:
-        x: where the curve is known, shape (n_points,).
-        value: the estimates, shape (n_points,), within the bounds.
-        low: lower bounds, shape (n_points,); None where one run says nothing about the scatter.
+        x: where the curve is known (steps, thresholds), shape (n_points,).
+        value: the estimates, shape (n_points,), within the bounds; NaN where a run has no value.
+        low: lower bounds, shape (n_points,); NaN as ``value``, and throughout if there is a single run.
         high: upper bounds, as ``low``.
         level: confidence level at each single point, in (0, 1).
         n: number of runs.
@@ -26,8 +26,8 @@ class Band:
 
     x: NDArray[np.float64]
     value: NDArray[np.float64]
-    low: NDArray[np.float64] | None
-    high: NDArray[np.float64] | None
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     level: float
     n: int
 
@@ -46,15 +46,15 @@ def learning_curve(
 
     Args:
         steps: environment steps of each evaluation, increasing, shape (n_points,).
-        curves: the evaluations, shape (n_runs, n_points).
+        curves: the evaluations, shape (n_runs, n_points); NaN where a run was not evaluated.
         rng: generator of the resampling.
         level: confidence level, in (0, 1).
         n_resamples: number of resamples, >= 1.
 
     Raises:
-        UserError: the shapes do not fit, a number is not finite, or an argument is out of its range.
+        UserError: the shapes do not fit, a value is infinite, or an argument is out of its range.
     """
-    x, table = _steps_and_curves(steps, curves)
+    x, table = _steps_and_curves(steps, curves, or_nan=True)
     return _mean_band(x, table[:, None, :], rng=rng, level=level, n_resamples=n_resamples)
 
 
@@ -82,8 +82,8 @@ def performance_profile(
     """
     array = finite(scores, name="scores", n_dims=(1, 2))
     x = finite(thresholds, name="thresholds")
-    above = (array.reshape(len(array), -1, 1) > x).astype(np.float64)
-    return _mean_band(x, above, rng=rng, level=level, n_resamples=n_resamples)
+    above = array.reshape(len(array), -1, 1) > x
+    return _mean_band(x, above.astype(np.float64), rng=rng, level=level, n_resamples=n_resamples)
 
 
 def steps_to_threshold(steps: ArrayLike, curves: ArrayLike, *, threshold: float) -> NDArray[np.float64]:
@@ -118,9 +118,11 @@ def area_under_curve(steps: ArrayLike, curves: ArrayLike) -> NDArray[np.float64]
     return np.asarray(np.trapezoid(table, x, axis=1) / (x[-1] - x[0]))
 
 
-def _steps_and_curves(steps: ArrayLike, curves: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _steps_and_curves(
+    steps: ArrayLike, curves: ArrayLike, *, or_nan: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     x = finite(steps, name="steps")
-    table = finite(curves, name="curves", n_dims=(2,))
+    table = finite(curves, name="curves", n_dims=(2,), or_nan=or_nan)
     if table.shape[1] != x.size:
         raise UserError(f"curves must have one column per step, got shape {table.shape} for {x.size} steps")
     if (np.diff(x) <= 0).any():
@@ -129,20 +131,16 @@ def _steps_and_curves(steps: ArrayLike, curves: ArrayLike) -> tuple[NDArray[np.f
 
 
 def _mean_band(
-    x: NDArray[np.float64],
-    values: NDArray[np.float64],
-    *,
-    rng: np.random.Generator,
-    level: float,
-    n_resamples: int,
+    x: NDArray[np.float64], values: NDArray[np.float64], *, rng: np.random.Generator, level: float, n_resamples: int
 ) -> Band:
     """Return the mean over runs and tasks of ``values``, shape (n_runs, n_tasks, n_points), with its band."""
     checked_level(level)
-    n_runs, n_tasks, _ = values.shape
+    n_runs, n_tasks, n_points = values.shape
     estimate: NDArray[np.float64] = values.mean(axis=(0, 1))
-    if n_runs == 1:
-        return Band(x, estimate, None, None, level=level, n=1)
-    weights = run_weights(n_runs, n_tasks=n_tasks, n_resamples=n_resamples, rng=rng)
-    resampled = np.mean([weights[task] @ values[:, task] for task in range(n_tasks)], axis=0)
-    low, high = percentile_bounds(estimate, resampled, level=level)
+    low, high = np.full((2, n_points), np.nan)
+    if n_runs > 1:
+        known = np.isfinite(estimate)
+        weights = run_weights(n_runs, n_tasks=n_tasks, n_resamples=n_resamples, rng=rng)
+        resampled = np.mean([weights[task] @ values[:, task, known] for task in range(n_tasks)], axis=0)
+        low[known], high[known] = percentile_bounds(estimate[known], resampled, level=level)
     return Band(x, estimate, low, high, level=level, n=n_runs)

@@ -84,8 +84,10 @@ def no_interval(estimate: float, *, level: float) -> Interval:
     return Interval(estimate, None, None, level=level, n=1, method="single seed")
 
 
-def finite(values: ArrayLike, *, name: str, n_dims: tuple[int, ...] = (1,)) -> NDArray[np.float64]:
-    """Return ``values`` as a non-empty array of finite floats with one of ``n_dims`` dimensions.
+def finite(
+    values: ArrayLike, *, name: str, n_dims: tuple[int, ...] = (1,), or_nan: bool = False
+) -> NDArray[np.float64]:
+    """Return ``values`` as a non-empty array of finite floats (or NaN) with one of ``n_dims`` dimensions.
 
     Raises:
         UserError: it is not one.
@@ -99,8 +101,9 @@ def finite(values: ArrayLike, *, name: str, n_dims: tuple[int, ...] = (1,)) -> N
         raise UserError(f"{name} must have {allowed} dimension(s), got shape {array.shape}")
     if array.size == 0:
         raise UserError(f"{name} must not be empty, got shape {array.shape}; give at least one run")
-    if not np.isfinite(array).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    good = np.isfinite(array) | (or_nan & np.isnan(array))
+    if not good.all():
+        place = tuple(int(i) for i in np.argwhere(~good)[0])
         raise UserError(f"{name} must be finite, got {array[place]} at index {place}; leave failed runs out and say so")
     return array
 

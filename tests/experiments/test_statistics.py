@@ -144,7 +144,7 @@ def test_three_seeds_under_cover_and_the_warning_says_so() -> None:
 
 
 def test_wilson_published_example() -> None:
-    # 8 of 10: 0.490 to 0.943 (Agresti & Coull 1998 style tables; the same by any calculator of the score interval).
+    # 8 successes of 10 at 95 %: (0.490, 0.943), by Wilson's formula with z = 1.959964.
     interval = wilson(8, 10)
     assert (interval.low, interval.high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
 
@@ -219,11 +219,7 @@ def test_tolerance_interval_leaves_extremes_out_when_it_can() -> None:
 @settings(max_examples=40, deadline=None)
 def test_probability_of_improvement_is_mann_whitney(a: np.ndarray, b: np.ndarray) -> None:
     interval = probability_of_improvement(a, b, rng=rng(), n_resamples=N_RESAMPLES)
-    u = (
-        stats.mannwhitneyu(a.ravel(), b.ravel(), method="asymptotic").statistic
-        if np.ptp(np.r_[a, b])
-        else a.size * b.size / 2
-    )
+    u = stats.mannwhitneyu(a.ravel(), b.ravel(), method="exact").statistic
     assert interval.value == pytest.approx(u / (a.size * b.size))
     assert interval.low - 1e-12 <= interval.value <= interval.high + 1e-12
     reverse = probability_of_improvement(b, a, rng=rng(), n_resamples=N_RESAMPLES)
@@ -291,7 +287,14 @@ def test_learning_curve_is_the_mean_with_a_band() -> None:
 def test_learning_curve_of_a_single_seed_has_no_band() -> None:
     band = learning_curve([0, 1], [[3.0, 4.0]], rng=rng())
     assert band.value.tolist() == [3.0, 4.0]
-    assert (band.low, band.high, band.n) == (None, None, 1)
+    assert np.isnan([band.low, band.high]).all()
+
+
+def test_learning_curve_is_unknown_where_a_run_has_no_value() -> None:
+    band = learning_curve([0, 1, 2], [[1.0, np.nan, 3.0], [3.0, 5.0, 3.0]], rng=rng())
+    assert np.isnan([band.value[1], band.low[1], band.high[1]]).all()
+    assert (band.low[0], band.value[0], band.high[0]) == (1.0, 2.0, 3.0)
+    assert (band.low[2], band.value[2], band.high[2]) == (3.0, 3.0, 3.0)
 
 
 def test_performance_profile_by_hand() -> None:
@@ -421,6 +424,11 @@ def test_samples_that_do_not_fit_are_refused() -> None:
 def test_curves_that_do_not_fit_are_refused(steps: list[int], curves: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         area_under_curve(steps, curves)
+
+
+def test_an_infinite_curve_is_refused() -> None:
+    with pytest.raises(UserError, match=r"curves must be finite, got inf at index \(0, 1\)"):
+        learning_curve([0, 1], [[1.0, np.inf]], rng=rng())
 
 
 def test_tolerance_of_everything_is_refused() -> None:
