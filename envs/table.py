@@ -145,11 +145,11 @@ def _check_transitions(
     sums_to_1 = abs(probability.sum(axis=2) - 1) <= PROBABILITY_TOLERANCE
     rule = f"{place}: the probabilities of a state and action must be >= 0 and sum to 1"
     _refuse(np.asarray(~((probability >= 0).all(axis=2) & sums_to_1)), rule, values=probability)
-    in_range: NDArray[np.bool_] = (target >= 0) & (target < n_states) & (target == np.floor(target))
+    in_range = (target >= 0) & (target < n_states) & (target == np.floor(target))
     rule = f"{place}: next states must be integers in 0 .. {n_states - 1}"
     _refuse(np.asarray(~in_range.all(axis=2)), rule, values=target)
-    finite: NDArray[np.bool_] = np.isfinite(reward).all(axis=2)
-    _refuse(~finite, f"{place}: rewards must be finite", values=reward)
+    finite = np.isfinite(reward).all(axis=2)
+    _refuse(np.asarray(~finite), f"{place}: rewards must be finite", values=reward)
 
 
 def _refuse(broken: NDArray[np.bool_], rule: str, *, values: NDArray[np.float64]) -> None:
