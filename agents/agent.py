@@ -33,6 +33,11 @@ class Agent(Protocol):
     steps equals learning k, saving, restoring and learning N - k, to the last bit.
     """
 
+    @property
+    def execution_report(self) -> Mapping[str, str]:
+        """How it learns: ``kind`` (``"compiled"`` or ``"plain"``) and the ``reason``."""
+        ...
+
     def learn(self, steps: int) -> Report:
         """Take ``steps`` more environment steps and learn from them."""
         ...

@@ -23,7 +23,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Literal
 
 from pydantic import Field
@@ -94,9 +93,7 @@ class LocalLauncher:
     def __enter__(self) -> LocalLauncher:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close(timeout_s=30.0)
 
     def close(self, *, timeout_s: float) -> None:

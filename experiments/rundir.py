@@ -1,0 +1,179 @@
+"""The run directory: the truth about an experiment, from which every report and tracker is a projection.
+
+| file | content |
+|---|---|
+| run.json | identity and status: see `RunManifest` |
+| config.yaml | the resolved configuration, valid input for `policylab run` |
+| sessions.jsonl | seconds of each call of run or resume |
+| trials/TTTT/ROLE-NNN/ | one run each: see `policylab.runspec` |
+| result.json | what `policylab run --json` prints |
+| bundle/, report.html, figures/, tracking.json | made from the above |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from policylab.config import Settings, load
+from policylab.envs.make import resolve
+from policylab.errors import RunDirectoryError, StorageError
+from policylab.experiments.schema import ExperimentConfig
+from policylab.files import append_line, read_lines, write_atomic
+from policylab.runspec import RunSpec, read_model
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+class RunManifest(Settings):
+    """Who made a run directory, from what, on which versions."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    run_id: str = Field(description="the directory's original name; unique per experiment start")
+    status: Status
+    config_hash: str
+    git_commit: str | None = Field(description="of the folder the command ran in; '+' marks uncommitted changes")
+    host: str
+    created_utc: str
+    environment: dict[str, Any] = Field(description="the resolved environment")
+    versions: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """An experiment's folder."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> RunManifest:
+        """Read run.json."""
+        manifest: RunManifest = read_model(RunManifest, self.path / "run.json")
+        return manifest
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """Read config.yaml.
+
+        Raises:
+            RunDirectoryError: the configuration was edited since the run was made.
+        """
+        config = load(ExperimentConfig, self.path / "config.yaml")
+        if config.config_hash != self.manifest.config_hash:
+            raise RunDirectoryError(
+                f"{self.path}/config.yaml was changed after the run was made; run it as a new experiment instead"
+            )
+        return config
+
+    def set_status(self, status: Status) -> None:
+        """Replace the status in run.json."""
+        manifest = self.manifest.model_copy(update={"status": status})
+        write_atomic(self.path / "run.json", manifest.model_dump_json(indent=1) + "\n")
+
+    def record_session(self, wall_s: float) -> None:
+        """Add the elapsed seconds of one call of run or resume."""
+        append_line(self.path / "sessions.jsonl", {"wall_s": round(wall_s, 3)})
+
+    def elapsed_s(self) -> float:
+        """Return the elapsed seconds of all sessions; one that was killed has left none."""
+        return float(sum(session["wall_s"] for session in read_lines(self.path / "sessions.jsonl")))
+
+    def folder(self, spec: RunSpec) -> Path:
+        """Return the folder of one run, made with its spec.json if absent.
+
+        Raises:
+            RunDirectoryError: the folder holds another spec.
+        """
+        folder = self.path / spec.path
+        file = folder / "spec.json"
+        if not file.exists():
+            write_atomic(file, spec.model_dump_json(indent=1) + "\n")
+        elif read_model(RunSpec, file) != spec:
+            raise RunDirectoryError(f"{file} is not the run that config.yaml describes; restore it from a copy")
+        return folder
+
+
+def create_run(config: ExperimentConfig, *, parent: Path) -> RunDirectory:
+    """Make a new run directory below ``parent``, named after the experiment, the time and the configuration.
+
+    Raises:
+        StorageError: ``parent`` cannot be written.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    stem = f"{config.name}-{now:%Y%m%d-%H%M%S}-{config.config_hash[:8]}"
+    path = _fresh(parent.absolute(), stem)
+    manifest = RunManifest(
+        name=config.name,
+        run_id=path.name,
+        status="running",
+        config_hash=config.config_hash,
+        git_commit=git_commit(),
+        host=platform.node(),
+        created_utc=now.isoformat(timespec="seconds"),
+        environment=dataclasses.asdict(resolve(config.env)),
+        versions=versions(),
+    )
+    dumped = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomic(path / "config.yaml", dumped)
+    write_atomic(path / "run.json", manifest.model_dump_json(indent=1) + "\n")
+    return RunDirectory(path)
+
+
+def _fresh(parent: Path, stem: str) -> Path:
+    for attempt in range(1000):
+        path = parent / (f"{stem}-{attempt}" if attempt else stem)
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StorageError(f"cannot create {path}: {error.strerror}; choose another place with --out") from error
+    raise StorageError(f"cannot find a free name for {parent / stem}; choose another place with --out")
+
+
+def open_run(path: Path) -> RunDirectory:
+    """Return the run directory at ``path``.
+
+    Raises:
+        RunDirectoryError: it is not one, or its run.json is damaged.
+    """
+    run = RunDirectory(path.absolute())
+    if not path.is_dir():
+        raise RunDirectoryError(f"{path}: no such run directory; `policylab run` prints the one it makes")
+    _ = run.manifest
+    return run
+
+
+def git_commit() -> str | None:
+    """Return the commit of the current folder's repository, with '+' for uncommitted changes, or None."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        if head.returncode:
+            return None
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that can change a result."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("policylab", "gymnasium", "numpy", "numba"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found

@@ -1,0 +1,81 @@
+"""An experiment from start to finish: launch its runs, summarise them, package, report and track."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from policylab.errors import RunError, UserError
+from policylab.experiments.finish import finish
+from policylab.experiments.rundir import RunDirectory
+from policylab.experiments.tracking import open_tracker
+from policylab.files import locked
+from policylab.launchers import LocalLauncher, Progress
+from policylab.runspec import RunSpec
+
+Observer = Callable[[Sequence[Progress]], None]
+
+POLL_S = 0.1
+
+
+def drive(run: RunDirectory, *, observe: Observer | None = None) -> dict[str, Any]:
+    """Carry the experiment in ``run`` to its end, from wherever it stands; return its result document.
+
+    Runs that finished are kept, interrupted ones continue from their checkpoint. The document is also
+    written as result.json.
+
+    Args:
+        run: a new, interrupted or finished run directory.
+        observe: called about ten times a second with the progress of every run.
+
+    Raises:
+        KeyboardInterrupt: asked to stop; every run is saved and the status is ``interrupted``.
+        UserError, RunError: a run failed; the others finished and are kept.
+    """
+    with locked(run.path / "run.lock"):
+        config = run.config
+        run.set_status("running")
+        with open_tracker(run.path, config.tracking) as tracker:
+            try:
+                started = time.monotonic()
+                try:
+                    _launch(run, config.specs(), observe=observe or (lambda progress: None))
+                finally:
+                    run.record_session(time.monotonic() - started)
+                document = finish(run)
+                run.set_status("finished")
+            except KeyboardInterrupt:
+                run.set_status("interrupted")
+                raise
+            except BaseException:
+                run.set_status("failed")
+                raise
+        return {**document, "tracking": tracker.summary(), "warnings": [*document["warnings"], *tracker.warnings]}
+
+
+def _launch(run: RunDirectory, specs: Sequence[RunSpec], *, observe: Observer) -> None:
+    """Execute every run that has no result yet."""
+    folders = [run.folder(spec) for spec in specs]
+    waiting = [folder for folder in folders if not (folder / "result.json").exists()]
+    if not waiting:
+        return
+    n_workers = min(run.config.launcher.n_workers, len(waiting))
+    with LocalLauncher(n_workers=n_workers, log=run.path / "workers.log") as launcher:
+        handles = [launcher.submit(folder) for folder in waiting]
+        while True:
+            progress = [launcher.poll(handle) for handle in handles]
+            observe(progress)
+            if all(one.state.ended for one in progress):
+                break
+            time.sleep(POLL_S)
+    _raise_failures(waiting, progress)
+
+
+def _raise_failures(folders: Sequence[Path], progress: Sequence[Progress]) -> None:
+    failed = [(folder, one) for folder, one in zip(folders, progress, strict=True) if one.error is not None]
+    if failed:
+        folder, first = failed[0]
+        kind = UserError if first.user_error else RunError
+        raise kind(f"{len(failed)} of {len(folders)} runs failed; {folder.parent.name}/{folder.name}: {first.error}")

@@ -1,0 +1,132 @@
+"""The experiment file: its schema, and how one is found, loaded and hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
+
+from pydantic import Field, field_validator
+
+from policylab.agents.registry import AGENTS
+from policylab.config import Settings, load
+from policylab.envs.settings import EnvSettings
+from policylab.errors import ConfigError, did_you_mean
+from policylab.experiments.tracking.settings import MlflowTracking, TrackingSettings
+from policylab.files import content_hash
+from policylab.launchers.local import LocalSettings
+from policylab.runspec import Role, RunSpec
+from policylab.seeding import run_seed
+
+CONFIGS = Path(__file__).parent / "configs"
+
+if TYPE_CHECKING:
+    AgentSettings: TypeAlias = Any
+else:
+    AgentSettings = Annotated[
+        Union[tuple(AGENTS.load(name).Settings for name in AGENTS.names())],  # noqa: UP007 - built at run time
+        Field(discriminator="kind"),
+    ]
+
+
+class Budget(Settings):
+    """How long each run trains."""
+
+    steps: int = Field(ge=1, description="environment steps per run")
+
+
+class Seeds(Settings):
+    """How many independent runs, and the root they grow from."""
+
+    tune: int = Field(default=10, ge=1, le=10_000, description="seeds a configuration is judged and selected on")
+    confirm: int = Field(default=10, ge=0, le=10_000, description="fresh seeds the selected one is run on again")
+    root: int = Field(default=0, ge=0, description="root of every random stream of the experiment")
+
+
+class EvaluationSettings(Settings):
+    """How a policy is valued: undiscounted return per episode under the environment's step limit.
+
+    ``exact`` solves the environment's table, ``rollout`` plays episodes on evaluation seeds shared by all runs,
+    ``online`` averages the training returns (for learners judged while they learn, such as bandits).
+    """
+
+    kind: Literal["auto", "exact", "rollout", "online"] = "auto"
+    marks: int = Field(default=20, ge=1, le=10_000, description="evaluations per run, evenly spaced in steps")
+    episodes: int = Field(default=20, ge=1, description="rollout episodes at each mark")
+    final_episodes: int = Field(default=100, ge=1, description="rollout episodes of the final policy")
+
+
+class ExperimentConfig(Settings):
+    """One experiment, from environment to tracked, reported and packaged policy."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")
+    description: str = ""
+    env: EnvSettings
+    agent: AgentSettings
+    budget: Budget
+    seeds: Seeds = Seeds()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    launcher: LocalSettings = LocalSettings()
+    tracking: TrackingSettings = MlflowTracking()
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _name_is_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int | float) else value
+
+    @property
+    def config_hash(self) -> str:
+        """sha256 of what determines the results: not the launcher, tracking or description."""
+        return content_hash(self.model_dump(mode="json", exclude={"launcher", "tracking", "description"}))
+
+    def specs(self) -> list[RunSpec]:
+        """Every run of the experiment: trial 0 on its tuning seeds, then on its confirmation seeds."""
+        roles: list[tuple[Role, int]] = [("tune", self.seeds.tune), ("confirm", self.seeds.confirm)]
+        return [self.spec(role, index) for role, count in roles for index in range(count)]
+
+    def spec(self, role: Role, index: int) -> RunSpec:
+        """The run of one seed."""
+        return RunSpec(
+            experiment=self.name,
+            config_hash=self.config_hash,
+            trial=0,
+            role=role,
+            index=index,
+            seed=run_seed(self.seeds.root, role=role, index=index),
+            evaluation_seed=run_seed(self.seeds.root, role="evaluation", index=0),
+            environment=self.env.model_dump(mode="json"),
+            agent=self.agent.model_dump(mode="json"),
+            evaluation=self.evaluation.model_dump(mode="json"),
+            budget_steps=self.budget.steps,
+            stop_at_steps=self.budget.steps,
+            report_every_steps=-(-self.budget.steps // self.evaluation.marks),
+        )
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name -> path of the experiment files that come with policylab."""
+    return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
+
+
+def find_config(name_or_path: str) -> Path:
+    """Return the path of an experiment file given by path or by the name of a shipped one.
+
+    Raises:
+        ConfigError: neither exists.
+    """
+    path, shipped = Path(name_or_path), shipped_configs()
+    if name_or_path in shipped and not path.is_file():
+        return shipped[name_or_path]
+    if path.is_file():
+        return path
+    hint = did_you_mean(name_or_path, shipped) or ";"
+    raise ConfigError(f"{name_or_path}: no such file or shipped config{hint} (shipped: {', '.join(shipped)})")
+
+
+def load_experiment(name_or_path: str, *, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Load an experiment by path or shipped name, with ``a.b=c`` overrides.
+
+    Raises:
+        ConfigError: every finding, one per line, with its place.
+    """
+    return load(ExperimentConfig, find_config(name_or_path), overrides=overrides)

@@ -1,0 +1,77 @@
+"""The worker process: executes run folders named on its input, one at a time; see `launchers.local`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from policylab.errors import PolicylabError, UserError
+from policylab.experiments.execute import Stopped, execute
+from policylab.runspec import ReportRow
+
+logger = logging.getLogger(__name__)
+
+
+def serve(commands: IO[str], events: IO[str]) -> None:
+    """Execute the runs that ``commands`` names until it ends; write what happens to ``events``.
+
+    The end of ``commands`` (the parent closed it, or died) makes the current run save and stop.
+    """
+    inbox = _Inbox(commands)
+    while (folder := inbox.runs.get()) is not None:
+        inbox.begin()
+        _send(events, **_outcome(folder, events, stop=inbox.stop))
+
+
+class _Inbox(threading.Thread):
+    """Reads commands while a run executes."""
+
+    def __init__(self, commands: IO[str]) -> None:
+        super().__init__(daemon=True)
+        self.runs: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self.stop = threading.Event()
+        self._commands = commands
+        self._closed = False
+        self.start()
+
+    def run(self) -> None:
+        for line in self._commands:
+            command = json.loads(line)
+            if "run" in command:
+                self.runs.put(Path(command["run"]))
+            else:
+                self.stop.set()
+        self._closed = True
+        self.stop.set()
+        self.runs.put(None)
+
+    def begin(self) -> None:
+        """Forget a stop meant for an earlier run, but never the end of the input."""
+        if not self._closed:
+            self.stop.clear()
+
+
+def _outcome(folder: Path, events: IO[str], *, stop: threading.Event) -> dict[str, Any]:
+    def report(row: ReportRow) -> None:
+        value = row.metrics.get("eval/return_mean", row.metrics.get("train/return_mean"))
+        _send(events, event="progress", steps=row.step, value=value)
+
+    try:
+        execute(folder, on_row=report, stop=stop)
+    except Stopped:
+        return {"event": "stopped"}
+    except PolicylabError as error:
+        return {"event": "failed", "error": str(error), "user_error": isinstance(error, UserError)}
+    except Exception as error:  # an environment or agent of the user's may raise anything
+        logger.exception("run %s failed", folder)
+        return {"event": "failed", "error": f"{type(error).__name__}: {error}"}
+    return {"event": "finished"}
+
+
+def _send(events: IO[str], **event: Any) -> None:
+    events.write(json.dumps(event) + "\n")
+    events.flush()

@@ -1,0 +1,143 @@
+"""Commands on experiments and run directories: run, plan, resume, compare, report, sync, run-spec."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from policylab.cli.output import columns, emit, progress_bar
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, evaluate, track, report and package an experiment."""
+    from policylab.experiments.plan import plan as make_plan
+    from policylab.experiments.rundir import create_run
+    from policylab.experiments.schema import load_experiment
+
+    config = load_experiment(arguments.config, overrides=arguments.overrides)
+    for warning in make_plan(config)["warnings"]:
+        sys.stderr.write(f"warning: {warning}\n")
+    return _drive(arguments, create_run(config, parent=Path(arguments.out)))
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Finish an interrupted or failed run directory."""
+    from policylab.experiments.rundir import open_run
+
+    return _drive(arguments, open_run(Path(arguments.run_dir)))
+
+
+def _drive(arguments: argparse.Namespace, directory: Any) -> int:
+    from policylab.experiments.runner import drive
+
+    sys.stderr.write(f"run directory: {directory.path}\n")
+    config = directory.config
+    n_runs = config.seeds.tune + config.seeds.confirm
+    try:
+        with progress_bar(total_steps=n_runs * config.budget.steps, n_runs=n_runs, quiet=arguments.json) as observe:
+            document = drive(directory, observe=observe)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"saved; continue with: policylab resume {directory.path}\n")
+        raise
+    emit(arguments, document, text=lambda: summary(document))
+    return 0
+
+
+def summary(document: dict[str, Any]) -> str:
+    """Return the result document as a few lines for a person."""
+    exact, tracking, cost = document["exact"], document["tracking"], document["cost"]
+    rows = [["selected", _interval(document["selected"])]]
+    if document["confirmed"]:
+        rows.append(["confirmed", _interval(document["confirmed"])])
+    if exact:
+        text = f"optimum {exact['optimal_return']:.6g}, this policy {exact['policy_return']:.6g}"
+        rows.append(["exact", f"{text}, gap {exact['optimality_gap']:.3g}"])
+    rows.append(["cost", f"{cost['env_steps']:,} steps in {cost['runs']} runs, {cost['wall_s']:.1f} s"])
+    rows.append(["execution", f"{document['execution']['kind']} ({document['execution']['reason']})"])
+    rows += [["report", document["report"]], ["policy", document["policy_bundle"]]]
+    if tracking["run_id"]:
+        rows.append(["tracking", f"{tracking['open_with']} (run {tracking['run_id']})"])
+    warnings = [f"warning: {text}" for text in document["warnings"]]
+    return "\n".join([f"{document['name']}: {document['status']}", columns(rows), *warnings])
+
+
+def _interval(interval: dict[str, Any]) -> str:
+    low_high = interval["ci"]
+    text = f" [{low_high[0]:.5g}, {low_high[1]:.5g}]" if low_high else " (no interval from one seed)"
+    return f"{interval['value']:.5g}{text}  {interval['n_seeds']} seeds; {interval['measure']}"
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Validate and price an experiment without training."""
+    from policylab.experiments.plan import plan as make_plan
+    from policylab.experiments.schema import load_experiment
+
+    document = make_plan(load_experiment(arguments.config, overrides=arguments.overrides))
+    emit(arguments, document, text=lambda: _plan_text(document))
+    return 0
+
+
+def _plan_text(document: dict[str, Any]) -> str:
+    environment, seeds = document["environment"], document["seeds"]
+    rows = [
+        ["environment", f"{environment['id']}, at most {environment['max_episode_steps']} steps per episode"],
+        ["execution", f"{document['execution']['kind']} ({document['execution']['reason']})"],
+        ["evaluation", document["evaluation"]],
+        ["runs", f"{document['runs']} = {document['trials']} trial x ({seeds['tune']} + {seeds['confirm']} seeds)"],
+        ["steps", f"{document['total_steps']:,} = {document['runs']} x {document['steps_per_run']:,}"],
+    ]
+    return "\n".join([document["name"], columns(rows), *(f"warning: {text}" for text in document["warnings"])])
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Compare finished runs."""
+    from policylab.experiments.comparison import compare_runs, comparison_text
+    from policylab.experiments.rundir import open_run
+
+    document = compare_runs([open_run(Path(path)) for path in arguments.run_dirs])
+    emit(arguments, document, text=lambda: comparison_text(document))
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write result document, bundle and report of a trained run directory again."""
+    from policylab.experiments.finish import finish
+    from policylab.experiments.rundir import open_run
+    from policylab.files import locked
+
+    directory = open_run(Path(arguments.run_dir))
+    with locked(directory.path / "run.lock"):
+        document = finish(directory)
+    emit(arguments, {"report": document["report"]}, text=lambda: document["report"])
+    return 0
+
+
+def sync(arguments: argparse.Namespace) -> int:
+    """Upload to the tracker what it does not have yet."""
+    from policylab.experiments.rundir import open_run
+    from policylab.experiments.tracking import sync_run
+
+    directory = open_run(Path(arguments.run_dir))
+    result = sync_run(directory.path, uri=arguments.uri)
+    counts = f"uploaded {result.new_reports} reports of {result.new_runs} new runs to {result.uri}"
+    emit(arguments, result.summary(), text=lambda: f"{counts}\nlook at it with: {result.open_with}")
+    return 0
+
+
+def run_spec(arguments: argparse.Namespace) -> int:
+    """Execute run folders: the unit of work of every launcher."""
+    if arguments.serve:
+        from policylab.experiments.worker import serve
+
+        events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an environment prints must not mix with events
+        serve(sys.stdin, events)
+        return 0
+    from policylab.experiments.execute import execute
+
+    results = {folder: execute(Path(folder)).model_dump(mode="json") for folder in arguments.folders}
+    emit(arguments, results, text=lambda: columns([[folder, f"{r['value']:.6g}"] for folder, r in results.items()]))
+    return 0

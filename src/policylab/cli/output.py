@@ -1,0 +1,62 @@
+"""What commands print: one JSON document with ``--json``, else text; progress on a terminal's standard error."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from policylab.launchers import Progress, State
+
+
+def emit(arguments: argparse.Namespace, document: Any, *, text: Callable[[], str]) -> None:
+    """Print ``document`` as JSON if asked for, else ``text()``."""
+    content = json.dumps(document, indent=1, allow_nan=False) if arguments.json else text()
+    sys.stdout.write(content.rstrip("\n") + "\n")
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return ``rows`` as aligned text columns.
+
+    >>> print(columns([["a", "1"], ["long", "22"]]))
+    a     1
+    long  22
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def progress_bar(*, total_steps: int, n_runs: int, quiet: bool) -> Iterator[Callable[[Sequence[Progress]], None]]:
+    """Show runs finished, steps per second, time left and the current return; silent off a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda progress: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    parts = (
+        TextColumn("[bold]training"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("runs {task.fields[ended]}/{task.fields[runs]}"), TextColumn("{task.fields[speed]}"),
+        TextColumn("return {task.fields[value]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Bar(*parts, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("training", total=total_steps, ended=0, runs=n_runs, speed="", value="-")
+
+        def observe(progress: Sequence[Progress]) -> None:
+            values = [one.value for one in progress if one.value is not None]
+            speed = bar.tasks[0].speed
+            bar.update(
+                task,
+                completed=sum(one.steps for one in progress),
+                ended=sum(one.state is State.FINISHED for one in progress),
+                speed=f"{speed:,.0f} steps/s" if speed else "",
+                value=f"{sum(values) / len(values):.4g}" if values else "-",
+            )
+
+        yield observe
