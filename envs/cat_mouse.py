@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from policylab.envs.arguments import checked_probability
 from policylab.envs.drawing import draw_grid
-from policylab.envs.grid_map import FOUR_MOVES, MOVE_NAMES, STAY, Cell, GridMap, Move, checked_probability
+from policylab.envs.grid_map import FOUR_MOVES, MOVE_NAMES, STAY, Cell, GridMap, Move
 from policylab.envs.table import Outcome
 from policylab.envs.table_env import TableEnv, merged
 from policylab.errors import EnvironmentRuleError

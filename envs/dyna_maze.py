@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from policylab.envs.arguments import checked_count, checked_name
 from policylab.envs.grid_env import CellOutcome, Dynamics, GridEnv, grid_table
 from policylab.envs.grid_map import FOUR_MOVES, Cell, GridMap, Move
-from policylab.errors import EnvironmentRuleError, did_you_mean
 
 DYNA_MAZE = (".......#G", "..#....#.", "S.#....#.", "..#......", ".....#...", ".........")
 """Figure 8.2."""
@@ -61,8 +61,9 @@ class ChangingMazeEnv(GridEnv):
       (16) a short one (10) opens. An agent that stands where a wall appears can walk out of it.
     - **Rewards**: +1 on entering the goal (0, 8), which ends the episode, else 0; the start is (5, 3).
 
-    The task is not stationary: ``P`` is the model of the *current* phase. An exact solution is therefore the
-    optimum of that phase alone, and holds for an episode only if the change does not fall into it.
+    The task is not stationary: ``P`` is the model of the *current* phase, and `table_of` refuses the environment.
+    ``TabularMDP.from_outcomes(env.P, env.initial_state_distrib)`` gives the table of the current phase; its exact
+    solution is the optimum of that phase alone, for episodes into which the change does not fall.
 
     Args:
         variant: ``"blocking"`` or ``"shortcut"``.
@@ -79,13 +80,9 @@ class ChangingMazeEnv(GridEnv):
     stationary: ClassVar[bool] = False
 
     def __init__(self, variant: str = "blocking", *, change_at: int = 1000, render_mode: str | None = None) -> None:
-        if variant not in VARIANTS:
-            hint = did_you_mean(variant, VARIANTS) or f"; use one of {', '.join(VARIANTS)}"
-            raise EnvironmentRuleError(f"unknown maze variant {variant!r}{hint}")
-        if not isinstance(change_at, int) or change_at < 0:
-            raise EnvironmentRuleError(f"`change_at` must be a whole number of steps >= 0, got {change_at!r}")
-        self.phases = tuple(GridMap.parse(rows, letters="SG.") for rows in VARIANTS[variant])
-        self.change_at = change_at
+        mazes = VARIANTS[checked_name("variant", variant, known=VARIANTS)]
+        self.phases = tuple(GridMap.parse(rows, letters="SG.") for rows in mazes)
+        self.change_at = checked_count("change_at", change_at)
         self.clock = 0
         cells = sorted({cell for grid in self.phases for cell in grid.free_cells})
         super().__init__(

@@ -117,14 +117,3 @@ class GridMap:
                     found[neighbour] = found[cell] + 1
                     queue.append(neighbour)
         return found
-
-
-def checked_probability(name: str, value: float) -> float:
-    """Return ``value`` as a float in [0, 1].
-
-    Raises:
-        EnvironmentRuleError: it is no number or lies outside.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
-        raise EnvironmentRuleError(f"`{name}` must be a probability between 0 and 1, got {value!r}")
-    return float(value)

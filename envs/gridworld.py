@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from policylab.envs.arguments import checked_number, checked_probability
 from policylab.envs.grid_env import CellOutcome, GridEnv
-from policylab.envs.grid_map import FOUR_MOVES, Cell, GridMap, Move, checked_probability
+from policylab.envs.grid_map import FOUR_MOVES, Cell, GridMap, Move
 from policylab.errors import EnvironmentRuleError
 
 RUSSELL_NORVIG_4X3: tuple[str, ...] = ("...G", ".#.P", "S...")
@@ -42,7 +43,7 @@ class GridWorldEnv(GridEnv):
         render_mode: ``"ansi"``, ``"rgb_array"`` or None.
 
     Raises:
-        EnvironmentRuleError: the map, the wind or the slip probability breaks a rule above.
+        EnvironmentRuleError: an argument breaks a rule above.
 
     >>> env = GridWorldEnv(["S.G"], slip=0.0, step_reward=-1.0, goal_reward=10.0)
     >>> env.P[1][3]
@@ -65,13 +66,17 @@ class GridWorldEnv(GridEnv):
             raise EnvironmentRuleError("the map must have at least one start cell 'S', got none")
         strengths = _checked_wind(wind, grid.shape[1])
         slip = checked_probability("slip", slip)
-        gain = {"G": step_reward + goal_reward, "P": step_reward + pit_reward}
+        step_reward = checked_number("step_reward", step_reward)
+        gain = {
+            "G": step_reward + checked_number("goal_reward", goal_reward),
+            "P": step_reward + checked_number("pit_reward", pit_reward),
+        }
 
         def dynamics(cell: Cell, move: Move) -> Iterator[CellOutcome]:
             across, back = (move[1], move[0]), (-move[1], -move[0])
             for probability, actual in ((1.0 - slip, move), (slip / 2, across), (slip / 2, back)):
                 target = blown(grid, grid.neighbour(cell, actual), strength=strengths[cell[1]])
-                yield probability, target, float(gain.get(grid[target], step_reward)), grid[target] in gain
+                yield probability, target, gain.get(grid[target], step_reward), grid[target] in gain
 
         super().__init__(grid, FOUR_MOVES, dynamics=dynamics, render_mode=render_mode)
         self.wind = strengths
@@ -96,8 +101,9 @@ def windy_kinds(kinds: list[list[str]], wind: Sequence[int]) -> list[list[str]]:
 def _checked_wind(wind: Sequence[int] | None, n_columns: int) -> tuple[int, ...]:
     if wind is None:
         return (0,) * n_columns
-    if len(wind) != n_columns or not all(isinstance(strength, int) for strength in wind):
+    whole = isinstance(wind, Sequence) and all(type(strength) is int for strength in wind)
+    if not whole or len(wind) != n_columns:
         raise EnvironmentRuleError(
-            f"`wind` must hold one whole number per column, {n_columns} for this map, got {list(wind)!r}"
+            f"`wind` must hold one whole number per column, {n_columns} for this map, got {wind!r}"
         )
     return tuple(wind)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from policylab.envs.grid_map import FOUR_MOVES, Cell, GridMap, Move, checked_probability
-from policylab.errors import EnvironmentRuleError, did_you_mean
+from policylab.envs.arguments import checked_count, checked_name, checked_probability
+from policylab.envs.grid_map import FOUR_MOVES, Cell, GridMap, Move
+from policylab.errors import EnvironmentRuleError
 
 STEP_REWARD = -1.0
 PELLET_REWARD = 10.0
@@ -81,10 +82,7 @@ def chosen_layout(layout: str, map: Sequence[str] | None) -> Sequence[str]:
     """
     if map is not None:
         return map
-    if layout not in LAYOUTS:
-        hint = did_you_mean(layout, LAYOUTS) or f"; use one of {', '.join(LAYOUTS)}"
-        raise EnvironmentRuleError(f"unknown Pac-Man layout {layout!r}{hint} or give a `map`")
-    return LAYOUTS[layout]
+    return LAYOUTS[checked_name("layout", layout, known=LAYOUTS)]
 
 
 class PacManRules:
@@ -107,9 +105,7 @@ class PacManRules:
         self._bit = {cell: 1 << i for i, cell in enumerate(self.food_cells)}
         self.homes = homes
         self.chase = _checked_chase(chase, len(homes))
-        if isinstance(frightened_steps, bool) or not isinstance(frightened_steps, int) or frightened_steps < 0:
-            raise EnvironmentRuleError(f"`frightened_steps` must be a whole number >= 0, got {frightened_steps!r}")
-        self.frightened_steps = frightened_steps
+        self.frightened_steps = checked_count("frightened_steps", frightened_steps)
         self._check_pieces()
         cells = self.grid.free_cells
         self._distance = {cell: self.grid.distances([cell]) for cell in cells}

@@ -38,7 +38,7 @@ class WindyGridworldEnv(GridEnv):
     """
 
     def __init__(self, *, n_moves: int = 4, stochastic: bool = False, render_mode: str | None = None) -> None:
-        if n_moves not in _MOVES:
+        if n_moves not in list(_MOVES):
             raise EnvironmentRuleError(f"`n_moves` must be 4, 8 or 9, got {n_moves!r}")
         grid = GridMap.parse(_MAP, letters="SG.")
 

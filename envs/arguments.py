@@ -1,0 +1,58 @@
+"""Checks of the arguments of environments: each returns the value, or says which rule it breaks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from policylab.errors import EnvironmentRuleError, did_you_mean
+
+
+def checked_number(name: str, value: Any) -> float:
+    """Return ``value`` as a finite float.
+
+    Raises:
+        EnvironmentRuleError: it is no number, or infinite, or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise EnvironmentRuleError(f"`{name}` must be a finite number, got {value!r}")
+    return float(value)
+
+
+def checked_probability(name: str, value: Any) -> float:
+    """Return ``value`` as a float in [0, 1].
+
+    Raises:
+        EnvironmentRuleError: it is no number or lies outside.
+
+    >>> checked_probability("slip", 1)
+    1.0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+        raise EnvironmentRuleError(f"`{name}` must be a probability between 0 and 1, got {value!r}")
+    return float(value)
+
+
+def checked_count(name: str, value: Any) -> int:
+    """Return ``value`` as an int >= 0.
+
+    Raises:
+        EnvironmentRuleError: it is no whole number or negative.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise EnvironmentRuleError(f"`{name}` must be a whole number >= 0, got {value!r}")
+    return value
+
+
+def checked_name(name: str, value: Any, *, known: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``known``.
+
+    Raises:
+        EnvironmentRuleError: it is not.
+    """
+    names = list(known)
+    if value not in names:
+        hint = did_you_mean(str(value), names)
+        raise EnvironmentRuleError(f"`{name}` must be one of {', '.join(names)}, got {value!r}{hint}")
+    return str(value)
