@@ -10,7 +10,7 @@ from policylab.experiments.report.data import (
     Lineage,
     ReportData,
 )
-from policylab.experiments.report.episode import episode_gif
+from policylab.experiments.report.episode import episode_gif, gif_bytes
 from policylab.experiments.report.grid import grid_of
 from policylab.experiments.report.page import write_report
 
@@ -24,6 +24,7 @@ __all__ = [
     "Lineage",
     "ReportData",
     "episode_gif",
+    "gif_bytes",
     "grid_of",
     "write_report",
 ]

@@ -23,6 +23,7 @@ from policylab.experiments.report.style import (
     house_style,
     thousands,
 )
+from policylab.experiments.report.text import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,13 +84,13 @@ def _curve(panel: Axes, curve: Curves) -> None:
 
 def _name_optimum(panel: Axes, optimum: float) -> None:
     panel.annotate(
-        f"optimum {optimum:.4g}",
+        f"optimum {number(optimum)}",
         (0.985, optimum),
         xycoords=("axes fraction", "data"),
-        xytext=(0, -4),
+        xytext=(0, 3),
         textcoords="offset points",
         ha="right",
-        va="top",
+        va="bottom",
         color=OPTIMUM,
     )
 
@@ -111,38 +112,29 @@ def value_limits(returns: Sequence[NDArray[np.float64]], *, also: Sequence[float
     low = float(everything.min())
     if late.size and high - low > CUT_RATIO * (high - float(late.min())) > 0:
         low = float(late.min())
-    pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
-    return low - pad, high + pad
+    pad = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
+    return low - pad, high + 2 * pad  # room for the name of the optimum
 
 
 def optimality_gap(curves: Sequence[Curves], exact: Exact) -> Figure | None:
-    """Draw how far the middle of each role is from the optimum along training, on a logarithmic scale from 1 %."""
+    """Draw how far the middle of each role is from the optimum, logarithmic down to 1/100 of the largest gap."""
     from matplotlib.figure import Figure
 
     if not curves:
         return None
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     panel = figure.subplots()
-    largest = 0.0
+    optimum = exact.optimal_return
     for curve in curves:
-        gap = exact.optimal_return - curve.middle
         colour = ROLE_COLOURS[curve.role]
         panel.fill_between(
-            curve.steps,
-            exact.optimal_return - curve.high,
-            exact.optimal_return - curve.low,
-            color=colour,
-            alpha=0.18,
-            linewidth=0,
+            curve.steps, optimum - curve.high, optimum - curve.low, color=colour, alpha=0.18, linewidth=0
         )
-        panel.plot(curve.steps, gap, color=colour, linewidth=2.0, label=ROLE_NAMES[curve.role])
-        largest = max(largest, float(np.nanmax(gap, initial=0.0)))
+        marker = "o" if len(curve.steps) == 1 else None
+        label = ROLE_NAMES[curve.role]
+        panel.plot(curve.steps, optimum - curve.middle, color=colour, linewidth=2.0, label=label, marker=marker)
     panel.axhline(0.0, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)))
-    if largest > 0:
-        threshold = 10.0 ** np.floor(np.log10(largest) - 2)
-        panel.set_yscale("symlog", linthresh=threshold, linscale=0.6)
-        panel.set_ylim(-0.4 * threshold, None)
-        _plain_ticks(panel, threshold, largest=largest)
+    _logarithmic(panel, optimum - np.concatenate([curve.middle for curve in curves]))
     panel.set_xlabel("environment steps")
     panel.set_ylabel("optimum minus value")
     panel.legend(loc="upper right")
@@ -151,11 +143,17 @@ def optimality_gap(curves: Sequence[Curves], exact: Exact) -> Figure | None:
     return figure
 
 
-def _plain_ticks(panel: Axes, threshold: float, *, largest: float) -> None:
+def _logarithmic(panel: Axes, gaps: NDArray[np.float64]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    decades = np.arange(round(np.log10(threshold)), int(np.floor(np.log10(largest))) + 1)
-    panel.yaxis.set_major_locator(FixedLocator([0.0, *(10.0**decades)]))
+    gaps = gaps[np.isfinite(gaps)]
+    if gaps.size == 0 or gaps.max() <= 0:
+        return
+    top = int(np.floor(np.log10(gaps.max())))
+    lowest = 10.0 ** (top - 2)
+    panel.set_yscale("symlog", linthresh=lowest, linscale=0.6)
+    panel.set_ylim(bottom=min(-0.4 * lowest, 1.2 * gaps.min()))
+    panel.yaxis.set_major_locator(FixedLocator([0.0, *(10.0 ** np.arange(top - 2, top + 1))]))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.yaxis.set_minor_locator(NullLocator())
 

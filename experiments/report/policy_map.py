@@ -77,32 +77,37 @@ def _lines(panel: Axes, grid: Grid) -> None:
 
 def _arrows(panel: Axes, grid: Grid, *, light: NDArray[np.bool_]) -> None:
     shown = grid.actions & np.isfinite(grid.values)[..., None]
+    tied = np.count_nonzero(shown, axis=-1) > 1
     for on_dark, colour in ((True, LIGHT), (False, DARK)):
-        row, column, action = np.nonzero(shown & (light == on_dark)[..., None])
-        moves = np.array(grid.moves, dtype=float).reshape(-1, 2)[action]
-        stays = ~moves.any(axis=1)
-        panel.scatter(column[stays], row[stays] - 0.08, s=26, facecolors="none", edgecolors=colour, linewidths=1.3)
-        length = 0.34 / np.maximum(np.hypot(*moves[~stays].T), 1.0)
-        tied = np.count_nonzero(shown, axis=-1)[row[~stays], column[~stays]] > 1
-        x, y = column[~stays] + 0.0, row[~stays] - 0.08
-        dx, dy = moves[~stays, 1] * length, moves[~stays, 0] * length
-        # One greedy action: an arrow through the middle. Several: each starts at the middle.
-        start = np.where(tied, 0.0, -0.5)
-        panel.quiver(
-            x + start * dx,
-            y + start * dy,
-            dx * np.where(tied, 0.8, 1.0),
-            dy * np.where(tied, 0.8, 1.0),
-            color=colour,
-            angles="xy",
-            scale_units="xy",
-            scale=1.0,
-            width=0.045,
-            units="x",
-            headwidth=4.2,
-            headlength=4.2,
-            headaxislength=3.8,
-        )
+        inked = shown & (light == on_dark)[..., None]
+        _arrow_group(panel, grid, actions=inked & ~tied[..., None], colour=colour, tied=False)
+        _arrow_group(panel, grid, actions=inked & tied[..., None], colour=colour, tied=True)
+
+
+def _arrow_group(panel: Axes, grid: Grid, *, actions: NDArray[np.bool_], colour: str, tied: bool) -> None:
+    """A single arrow passes through the middle of its cell; tied ones are slimmer and start there."""
+    row, column, action = np.nonzero(actions)
+    x, y = column.astype(float), row - 0.08
+    moves = np.array(grid.moves, dtype=float).reshape(-1, 2)[action]
+    stays = ~moves.any(axis=1)
+    panel.scatter(x[stays], y[stays], s=26, facecolors="none", edgecolors=colour, linewidths=1.3)
+    dy, dx = (0.3 if tied else 0.36) * moves[~stays].T / np.maximum(np.hypot(*moves[~stays].T), 1.0)
+    back = 0.0 if tied else 0.5
+    panel.quiver(
+        x[~stays] - back * dx,
+        y[~stays] - back * dy,
+        dx,
+        dy,
+        color=colour,
+        angles="xy",
+        scale_units="xy",
+        scale=1.0,
+        units="x",
+        width=0.026 if tied else 0.042,
+        headwidth=4.2,
+        headlength=4.2,
+        headaxislength=3.9,
+    )
 
 
 def _labels(panel: Axes, grid: Grid, *, light: NDArray[np.bool_], size: float) -> None:
@@ -114,6 +119,6 @@ def _labels(panel: Axes, grid: Grid, *, light: NDArray[np.bool_], size: float) -
             panel.text(column, row, letter, ha="center", va="center", color=colour, size=size * 1.2)
             continue
         if numbered:
-            text = f"{value:.3g}"
+            text = f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
             panel.text(column, row + 0.44, text, ha="center", va="bottom", color=colour, size=size)
         panel.text(column - 0.44, row - 0.44, letter, ha="left", va="top", color=colour, size=size, weight="bold")

@@ -9,7 +9,18 @@ import base64
 from collections.abc import Callable, Mapping
 
 from policylab.experiments.report.data import Estimate, ReportData
-from policylab.experiments.report.text import NOTHING, duration, escaped, flattened, interval, number, pairs, table
+from policylab.experiments.report.text import (
+    NOTHING,
+    duration,
+    escaped,
+    flattened,
+    interval,
+    minute,
+    number,
+    pairs,
+    sentence,
+    table,
+)
 
 Section = Callable[[ReportData, Mapping[str, str]], str]
 """(data, figure name -> ``<svg>``) -> HTML."""
@@ -32,7 +43,7 @@ def header(data: ReportData, figures: Mapping[str, str]) -> str:
     description = f"<p class='lead'>{escaped(data.description)}</p>" if data.description else ""
     agent = data.config.get("agent", {})
     kind = agent.get("kind", "") if isinstance(agent, Mapping) else ""
-    what = " · ".join(str(part) for part in (kind, data.environment.id, data.lineage.created_utc) if part)
+    what = " · ".join(str(part) for part in (kind, data.environment.id, minute(data.lineage.created_utc)) if part)
     return (
         f"<header><h1>{escaped(data.name)} <span class='status {status}'>{status}</span></h1>"
         f"<p class='what'>{escaped(what)}</p>{description}</header>"
@@ -61,8 +72,8 @@ def summary(data: ReportData, figures: Mapping[str, str]) -> str:
     level = f"{data.statistic} over seeds; brackets are {100 * data.confidence:g} % confidence intervals"
     return (
         f"<section class='cards'>{''.join(cards)}</section>"
-        f"<p class='note'>{escaped(data.metric)}, {escaped(level)}. A configuration is selected on the tuning seeds "
-        "and confirmed on fresh ones: the second number is the one to quote.</p>"
+        f"<p class='note'>{escaped(sentence(data.metric))}, {escaped(level)}. A configuration is selected on the "
+        "tuning seeds and confirmed on fresh ones: the second number is the one to quote.</p>"
     )
 
 
@@ -86,15 +97,18 @@ def learning(data: ReportData, figures: Mapping[str, str]) -> str:
     gap = "Distance from the exact optimum; 0 is optimal. The scale is logarithmic down to its lowest mark."
     return block(
         "Learning",
-        figure(figures.get("learning_curves"), f"{data.metric}: {band}."),
+        figure(figures.get("learning_curves"), f"{sentence(data.metric)}: {band}."),
         figure(figures.get("optimality_gap"), gap),
     )
 
 
 def policy(data: ReportData, figures: Mapping[str, str]) -> str:
     """What was learned: values, greedy actions, a rendered episode."""
-    shown = f" The map shows one slice: {data.grid.note}." if data.grid and data.grid.note else ""
-    caption = f"Value of each state and the greedy action there; several arrows are a tie.{shown}"
+    caption = "Value of each state and the greedy action there; several arrows are a tie."
+    if data.grid and (0, 0) in data.grid.moves:
+        caption += " A ring is an action that moves nowhere."
+    if data.grid and data.grid.note:
+        caption += f" The map shows one slice of the states: {data.grid.note}."
     film = ""
     if data.episode_gif:
         encoded = base64.b64encode(data.episode_gif).decode()

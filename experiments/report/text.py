@@ -18,6 +18,15 @@ def escaped(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
+def sentence(text: str) -> str:
+    """Return ``text`` with a capital first letter.
+
+    >>> sentence("mean of 10 seeds")
+    'Mean of 10 seeds'
+    """
+    return text[:1].upper() + text[1:]
+
+
 def number(value: float | None, *, decimals: int | None = None) -> str:
     """Return a number for readers: a true minus sign, thousands separated, four significant digits by default.
 
@@ -60,6 +69,15 @@ def duration(seconds: float) -> str:
     minutes, rest_s = divmod(round(seconds), 60)
     hours, rest_min = divmod(minutes, 60)
     return f"{hours} h {rest_min} min" if hours else f"{minutes} min {rest_s} s"
+
+
+def minute(time_utc: str) -> str:
+    """Return an ISO 8601 time of the zone UTC to the minute.
+
+    >>> minute("2026-11-23T02:20:41+00:00")
+    '2026-11-23 02:20 UTC'
+    """
+    return f"{time_utc[:16].replace('T', ' ')} UTC" if time_utc else ""
 
 
 def flattened(config: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, str]]:
