@@ -1,1 +1,43 @@
-"""policylab.agents."""
+"""Learners and the policies they leave behind.
+
+| to | use |
+|---|---|
+| turn observations into features | `make_encoder` with one of the features settings |
+| act | a `Policy`: `TabularPolicy`, `BanditPolicy` |
+| store and load a policy | `write_bundle`, `pack`, `load_bundle` |
+| learn | an `Agent`, named in `policylab.agents.registry` |
+"""
+
+from policylab.agents.agent import Agent, Report
+from policylab.agents.bandits import BanditAgent, run_testbed
+from policylab.agents.bundle import Bundle, Lineage, Manifest, load_bundle, pack, write_bundle
+from policylab.agents.features import Encoder, FeaturesSettings, encoder_from_json, make_encoder
+from policylab.agents.policy import POLICIES, BanditPolicy, Policy, StoredPolicy, TabularPolicy, policy_from
+from policylab.agents.space_json import space_from_json, space_to_json, value_from_json, value_to_json
+
+__all__ = [
+    "POLICIES",
+    "Agent",
+    "BanditAgent",
+    "BanditPolicy",
+    "Bundle",
+    "Encoder",
+    "FeaturesSettings",
+    "Lineage",
+    "Manifest",
+    "Policy",
+    "Report",
+    "StoredPolicy",
+    "TabularPolicy",
+    "encoder_from_json",
+    "load_bundle",
+    "make_encoder",
+    "pack",
+    "policy_from",
+    "run_testbed",
+    "space_from_json",
+    "space_to_json",
+    "value_from_json",
+    "value_to_json",
+    "write_bundle",
+]

@@ -143,7 +143,8 @@ class ActionValueLearner(BanditLearner):
         arms = _best(self._scores(rng), rng)
         if self._epsilon > 0.0:
             explore = rng.random(len(arms)) < self._epsilon
-            arms = np.where(explore, rng.integers(self.shape[1], size=len(arms)), arms)
+            random_arms = (rng.random(len(arms)) * self.shape[1]).astype(np.int64)  # 64-bit draws: no half word is left
+            arms = np.where(explore, random_arms, arms)
         return arms
 
     def _scores(self, rng: np.random.Generator) -> Floats:

@@ -1,0 +1,201 @@
+"""`BanditAgent`: the bandit learners as agents over environments with a single observation.
+
+A new episode is a new problem, so what was learned is forgotten at every reset; the agent is judged by
+what it earns while learning (``train/reward_mean``, ``train/optimal_fraction``), not by the policy left
+behind, which knows the arms of the last problem only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from policylab.agents.agent import Report
+from policylab.agents.bandit_learners import (
+    BanditSettings,
+    EpsilonGreedyBandit,
+    GradientBandit,
+    OptimisticBandit,
+    ThompsonBandit,
+    Ucb1Bandit,
+    make_learner,
+    run_testbed,
+)
+from policylab.agents.policy import BanditPolicy
+from policylab.envs.cursor import EpisodeCursor
+from policylab.envs.make import make_env
+from policylab.envs.settings import EnvSettings
+from policylab.errors import CheckpointError, EnvironmentRuleError
+from policylab.files import canonical_json, content_hash, write_atomic
+from policylab.seeding import generator, generator_state, set_generator_state
+
+__all__ = [
+    "BanditAgent",
+    "BanditSettings",
+    "EpsilonGreedyBandit",
+    "GradientBandit",
+    "OptimisticBandit",
+    "ThompsonBandit",
+    "Ucb1Bandit",
+    "run_testbed",
+]
+
+STATE = "state.json"
+ARRAYS = "arrays.npz"
+
+
+class BanditAgent:
+    """One bandit learner on one environment.
+
+    Args:
+        settings: which learner.
+        env_settings: which environment; it must have one observation and finitely many actions.
+        seed: root of the run's random streams.
+
+    Raises:
+        EnvironmentRuleError: the environment has more than one observation.
+    """
+
+    def __init__(self, settings: BanditSettings, env_settings: EnvSettings, *, seed: int) -> None:
+        env = make_env(env_settings)
+        k = _n_arms(env, kind=settings.kind, env_id=env_settings.id)
+        self._identity = {
+            "agent": settings.model_dump(mode="json"),
+            "environment": env_settings.model_dump(mode="json"),
+            "seed": seed,
+        }
+        self._learner = make_learner(settings, n_problems=1, k=k)
+        self._rng = generator(seed, "agent")
+        self._cursor = EpisodeCursor(env, generator(seed, "environment"))
+        self._steps = 0
+        self._episodes = 0
+        self._episode_return = 0.0
+        self._episode_length = 0
+
+    @classmethod
+    def make(cls, settings: BanditSettings, env_settings: EnvSettings, *, seed: int, budget_steps: int) -> Self:
+        """Return a fresh agent; no bandit learner has a schedule, so the budget plays no part."""
+        return cls(settings, env_settings, seed=seed)
+
+    def learn(self, steps: int) -> Report:
+        """Pull ``steps`` more arms and learn from their rewards."""
+        reward_sum, optimal, n_known = 0.0, 0, 0
+        returns: list[float] = []
+        lengths: list[int] = []
+        for _ in range(steps):
+            if self._cursor.over:
+                self._begin_problem()
+            arms = self._learner.select(self._rng)
+            _, reward, _, _, info = self._cursor.step(int(arms[0]))
+            self._learner.update(arms, np.array([reward]))
+            reward_sum += reward
+            n_known += "optimal" in info
+            optimal += bool(info.get("optimal", False))
+            self._episode_return += reward
+            self._episode_length += 1
+            if self._cursor.over:
+                self._episodes += 1
+                returns.append(self._episode_return)
+                lengths.append(self._episode_length)
+        self._steps += steps
+        metrics = {"train/reward_mean": reward_sum / max(steps, 1)}
+        if n_known:
+            metrics["train/optimal_fraction"] = optimal / n_known
+        if returns:
+            metrics["train/return_mean"] = float(np.mean(returns))
+            metrics["train/length_mean"] = float(np.mean(lengths))
+        return Report(steps=self._steps, episodes=self._episodes, metrics=metrics)
+
+    def _begin_problem(self) -> None:
+        self._cursor.reset()
+        self._learner.reset()
+        self._episode_return = 0.0
+        self._episode_length = 0
+
+    def policy(self) -> BanditPolicy:
+        """Return what was learned about the latest problem."""
+        return self._learner.policy()
+
+    def save(self, folder: Path) -> None:
+        """Write learner, random stream, environment position and counters into ``folder``."""
+        position = self._cursor.state()
+        arrays = {
+            **{f"learner_{name}": array for name, array in self._learner.state.items()},
+            **{f"cursor_{name}": value for name, value in position.items() if isinstance(value, np.ndarray)},
+            "rng": generator_state(self._rng),
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        content = buffer.getvalue()
+        facts = {
+            "schema_version": 1,
+            "identity": self._identity,
+            "steps": self._steps,
+            "episodes": self._episodes,
+            "episode_return": self._episode_return,
+            "episode_length": self._episode_length,
+            "cursor": {name: value for name, value in position.items() if not isinstance(value, np.ndarray)},
+            "arrays_sha256": hashlib.sha256(content).hexdigest(),
+        }
+        write_atomic(folder / ARRAYS, content)
+        write_atomic(folder / STATE, canonical_json({**facts, "digest": content_hash(facts)}))
+
+    def restore(self, folder: Path) -> None:
+        """Continue from what `save` wrote.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged or belongs to another agent, environment or seed.
+        """
+        facts, arrays = _read_checkpoint(folder)
+        theirs = facts.get("identity")
+        if theirs != json.loads(canonical_json(self._identity)):
+            raise CheckpointError(
+                f"{folder} was saved by another run ({canonical_json(theirs)[:200]}); "
+                "resume it with the experiment file and seed it was made with"
+            )
+        try:
+            learned = {name: arrays[f"learner_{name}"] for name in self._learner.state}
+            if any(learned[name].shape != array.shape for name, array in self._learner.state.items()):
+                raise ValueError("the learner's arrays have other shapes")
+            position = {key.removeprefix("cursor_"): arrays[key] for key in arrays if key.startswith("cursor_")}
+            self._cursor.restore({**facts["cursor"], **position})
+            set_generator_state(self._rng, arrays["rng"])
+            self._steps, self._episodes = int(facts["steps"]), int(facts["episodes"])
+            self._episode_return = float(facts["episode_return"])
+            self._episode_length = int(facts["episode_length"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder} is damaged ({error}); use an older checkpoint") from error
+        self._learner.state = learned
+
+
+def _n_arms(env: gym.Env[Any, Any], *, kind: str, env_id: str) -> int:
+    observations, actions = env.observation_space, env.action_space
+    one_observation = isinstance(observations, gym.spaces.Discrete) and observations.n == 1
+    if not one_observation or not isinstance(actions, gym.spaces.Discrete) or actions.start != 0:
+        raise EnvironmentRuleError(
+            f"agent '{kind}' needs an environment with one observation and arms 0 to k - 1, such as "
+            f"policylab/Bandit-v0, but {env_id} has observations {str(observations)[:60]} and actions "
+            f"{str(actions)[:60]}; choose another agent, such as q_learning"
+        )
+    return int(actions.n)
+
+
+def _read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    try:
+        facts = json.loads((folder / STATE).read_bytes())
+        content = (folder / ARRAYS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds no readable checkpoint ({error}); use an older one") from error
+    if not isinstance(facts, dict) or facts.pop("digest", None) != content_hash(facts):
+        raise CheckpointError(f"{folder / STATE} is damaged: its digest does not match; use an older checkpoint")
+    if facts.get("arrays_sha256") != hashlib.sha256(content).hexdigest():
+        raise CheckpointError(f"{folder / ARRAYS} is damaged: its sha256 is not the recorded one; use an older one")
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return facts, {name: stored[name] for name in stored.files}
