@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test slow lint format types imports check bench docs constraints clean
+.PHONY: help run test slow lint format types imports check bench constraints clean
 
 help:  ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' $(MAKEFILE_LIST)
@@ -43,11 +43,8 @@ imports: $(DEV)  ## check who imports whom
 
 check: lint types imports test  ## everything continuous integration checks
 
-bench: $(DEV)  ## measure speed side by side with peers
-	$(BIN)/python -m benchmarks
-
-docs: $(DEV)  ## run every command and example of the documentation
-	$(BIN)/python -m pytest tests/docs
+bench: $(DEV)  ## measure speed side by side with peers, some minutes
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 constraints:  ## resolve every extra afresh and rewrite constraints.txt
 	rm -rf build/resolve
@@ -66,8 +63,8 @@ clean:  ## remove the environment and every cache; runs stay
 # Installed once, then again only when what is to be installed has changed.
 $(BASE): pyproject.toml constraints.txt
 	@$(if $(PYTHON),,$(error no Python found: install Python 3.11, or name one with `make PYTHON=...`))
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "policylab needs Python >= 3.11, but $(PYTHON) is $$($(PYTHON) --version); name another with make PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "$(PYTHON) is not Python 3.11 or newer; name one with make PYTHON=..." >&2; exit 2; }
 	@echo "installing policylab into $(VENV) (once, a minute or two)"
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "$(PYTHON) cannot make a virtual environment; install its venv module (python3-venv on Debian)" >&2; exit 2; }
