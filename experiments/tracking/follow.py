@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
+import re
 import select
 import threading
 import time
@@ -67,9 +69,7 @@ class Follower:
 
     def _connected(self) -> Projection:
         if self._projection is None:
-            store = self._settings.store_path
-            if store is not None and not store.parent.is_dir():
-                raise TrackingError(f"the folder {store.parent} does not exist; create it or set tracking.uri")
+            _check_reachable(self._settings)
             from policylab.experiments.tracking.mlflow_adapter import MlflowTracker
 
             self._tracker = MlflowTracker(self._settings)
@@ -93,13 +93,35 @@ class Follower:
         )
 
     def _sentence(self, failure: Exception) -> str:
-        reason = redacted((str(failure).strip() or type(failure).__name__).splitlines()[0])
-        if not isinstance(failure, PolicylabError):
-            reason = f"{type(failure).__name__}: {reason}"
+        reason = redacted(_reason(failure))[:MAX_REASON].rstrip(".")
         return (
-            f"MLflow at {redacted(str(self._settings.uri))} took nothing: {reason[:MAX_REASON].rstrip('.')}; the run "
-            f"directory holds everything, upload it later with `policylab sync {self._run_dir}`"
+            f"MLflow at {redacted(str(self._settings.uri))} took nothing: {reason}; the run directory holds "
+            f"everything, upload it later with `policylab sync {self._run_dir}`"
         )
+
+
+def _check_reachable(settings: MlflowTracking) -> None:
+    """Refuse what MLflow would report late or unclearly."""
+    store = settings.store_path
+    if store is not None and not store.parent.is_dir():
+        raise TrackingError(f"the folder {store.parent} does not exist; create it or set tracking.uri")
+    if str(settings.uri).startswith("arn:") and importlib.util.find_spec("sagemaker_mlflow") is None:
+        raise TrackingError("an arn: address needs sagemaker-mlflow; pip install 'policylab[sagemaker]'")
+
+
+def _reason(failure: Exception) -> str:
+    """Return one line that says why; drivers bury it in pages."""
+    text = str(failure).strip() or type(failure).__name__
+    network = re.search(r"\[Errno -?\d+\] ([A-Za-z ]+)|((?:Read|Connection) timed out)", text)
+    if network is not None and type(failure).__name__ == "MlflowException":
+        return f"it cannot be reached ({(network[1] or network[2]).strip()})"
+    if isinstance(failure, ModuleNotFoundError):
+        return f"{text.splitlines()[0]}; install the driver for this kind of store"
+    return (
+        text.splitlines()[0]
+        if isinstance(failure, PolicylabError)
+        else f"{type(failure).__name__}: {text.splitlines()[0]}"
+    )
 
 
 def main() -> None:
