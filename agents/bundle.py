@@ -200,8 +200,13 @@ def load_bundle(path: Path) -> Bundle:
     except MissingExtraError:
         raise
     except UserError as error:
-        raise BundleError(f"{path} is refused as a policy bundle: {error}") from error
+        raise BundleError(f"{path} is refused as a policy bundle: {_printable(str(error))}") from error
     return bundle
+
+
+def _printable(message: str) -> str:
+    """Return the message on one line, without control characters that a hostile bundle put into its names."""
+    return "".join(letter if letter.isprintable() else "?" for letter in message)
 
 
 def _environment(env: gym.Env[Any, Any]) -> dict[str, Any]:

@@ -34,10 +34,10 @@ def read_files(path: Path) -> dict[str, bytes]:
     try:
         if path.is_dir():
             return _read_folder(path)
+        if not path.is_file():
+            raise BundleError("there is no such file or folder; give a bundle folder or a model.tar.gz")
         with path.open("rb") as file:
             packed = file.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        raise BundleError("there is no such file or folder; give a bundle folder or a model.tar.gz") from error
     except OSError as error:
         raise BundleError(f"it cannot be read: {error.strerror or error}") from error
     if packed[:2] != b"\x1f\x8b":

@@ -181,7 +181,8 @@ class _GridEncoder:
             raise UserError(f"observation {str(observation)[:80]} is not a vector of numbers") from error
         if x.shape != self._low.shape:
             raise UserError(f"an observation of {self._low.size} numbers is expected, got {x.size}")
-        position: NDArray[np.float64] = np.minimum(np.maximum((x - self._low) * self._per_unit, 0.0), self._counts)
+        inside = np.minimum(np.maximum(x, self._low), self._high)
+        position: NDArray[np.float64] = (inside - self._low) * self._per_unit
         length = position.dot(position)
         if length != length:
             raise UserError(f"observation {str(observation)[:80]} holds NaN; every number must be known")

@@ -91,7 +91,8 @@ def action_probabilities(
         chosen = np.zeros(values.shape[0])
         chosen[values.argmax()] = 1.0
     else:
-        chosen = np.exp((values - values.max()) / temperature)
+        with np.errstate(over="ignore"):  # a value far below the best has probability 0
+            chosen = np.exp((values - values.max()) / temperature)
         chosen /= chosen.sum()
     mixed: NDArray[np.float64] = (1.0 - epsilon) * chosen + epsilon / values.shape[0]
     return mixed

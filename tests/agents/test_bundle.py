@@ -461,6 +461,44 @@ def test_altered_metrics_and_duplicate_keys_are_refused(folder: Path) -> None:
     refused(folder, "manifest.json was altered")
 
 
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    keys = list(value) if isinstance(value, dict) else range(min(len(value), 2)) if isinstance(value, list) else []
+    return [path, *(place for key in keys for place in places(value[key], (*path, key)))]
+
+
+@pytest.mark.parametrize(
+    "junk", [None, -1, 0.5, 1e308, 10**30, "", "x\n\x1b[31m", [], [[]], {}, {"x\n\x1b[31m": 1}, True], ids=repr
+)
+def test_junk_anywhere_in_the_manifest_is_refused_or_harmless(folder: Path, junk: Any) -> None:
+    original = json.loads((folder / "manifest.json").read_text())
+    for path in places(original)[1:]:
+
+        def put(facts: dict[str, Any], path: tuple[Any, ...] = path) -> None:
+            place: Any = facts
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = junk
+
+        (folder / "manifest.json").write_text(json.dumps(original))
+        reseal(folder, put)
+        try:
+            load_bundle(folder)
+        except BundleError as error:
+            assert str(error).isprintable()  # noqa: PT017 - whether it is raised depends on the place
+
+
+def test_damage_inside_the_tar_is_refused_or_harmless(archive: Path, tmp_path: Path) -> None:
+    content, digest, draw = gzip.decompress(archive.read_bytes()), load_bundle(archive).digest, random.Random(2)
+    headers = [place for start in (0, *range(512, len(content), 512)) for place in range(start, start + 160)]
+    for place in draw.sample(headers, 400):
+        damaged = content[:place] + bytes([draw.randrange(256)]) + content[place + 1 :]
+        (tmp_path / "damaged.tar.gz").write_bytes(gzip.compress(damaged, compresslevel=1))
+        try:
+            assert load_bundle(tmp_path / "damaged.tar.gz").digest == digest
+        except BundleError as error:
+            assert str(error).isprintable()  # noqa: PT017 - padding may change without harm
+
+
 # ------------------------------------------------------------------ spaces as JSON
 
 SPACES: list[spaces.Space[Any]] = [

@@ -177,7 +177,9 @@ def test_a_malformed_box_observation_is_refused(features: FeaturesSettings, obse
 
 def test_infinite_observations_fall_into_the_border_tiles() -> None:
     encoder = make_encoder(TilesFeatures(), MOUNTAIN_CAR)
-    assert encoder.encode([np.inf, -np.inf]).tolist() == encoder.encode([MOUNTAIN_CAR.high[0], -0.07]).tolist()
+    border = encoder.encode([MOUNTAIN_CAR.high[0], MOUNTAIN_CAR.low[1]]).tolist()
+    assert encoder.encode([np.inf, -np.inf]).tolist() == border
+    assert encoder.encode([1e308, -1e308]).tolist() == border
 
 
 @settings(max_examples=50)
