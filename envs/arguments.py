@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ def checked_number(name: str, value: Any) -> float:
     Raises:
         EnvironmentRuleError: it is no number, or infinite, or NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise EnvironmentRuleError(f"`{name}` must be a finite number, got {value!r}")
     return float(value)
 
@@ -29,7 +30,7 @@ def checked_probability(name: str, value: Any) -> float:
     >>> checked_probability("slip", 1)
     1.0
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
         raise EnvironmentRuleError(f"`{name}` must be a probability between 0 and 1, got {value!r}")
     return float(value)
 
@@ -40,9 +41,9 @@ def checked_count(name: str, value: Any) -> int:
     Raises:
         EnvironmentRuleError: it is no whole number or negative.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
         raise EnvironmentRuleError(f"`{name}` must be a whole number >= 0, got {value!r}")
-    return value
+    return int(value)
 
 
 def checked_name(name: str, value: Any, *, known: Iterable[str]) -> str:

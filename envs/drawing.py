@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from policylab.envs.grid_map import Cell, Move
 from policylab.envs.sprites import FIGURES, WHITE, Brush, Colour
+from policylab.errors import UnknownNameError, did_you_mean
+
+Drawable = TypeVar("Drawable")
 
 CELL_COLOURS: Mapping[str, Colour] = {
     "free": (250, 248, 243),
@@ -120,6 +123,9 @@ def draw_grid(
 
     Returns:
         RGB image, shape (rows * cell_px + 1, columns * cell_px + 1, 3).
+
+    Raises:
+        UnknownNameError: no such kind of cell or figure.
     """
     colours = _cell_colours(cells)
     rows, columns = colours.shape[:2]
@@ -142,7 +148,7 @@ def draw_grid(
         for move in moves:
             _arrow(brush(cell), move, colour=colour, alone=len(moves) == 1)
     for name, cell in figures:
-        FIGURES[name](brush(cell))
+        _known(name, "figure", among=FIGURES)(brush(cell))
     return np.asarray(image.reduce(_OVERSAMPLING), dtype=np.uint8).copy()
 
 
@@ -153,8 +159,18 @@ def _brush_at(pen: ImageDraw.ImageDraw, cell: Cell, *, unit: int) -> Brush:
 def _cell_colours(cells: Sequence[Sequence[Any]] | NDArray[np.uint8]) -> NDArray[np.uint8]:
     if isinstance(cells, np.ndarray):
         return cells
-    rows = [[CELL_COLOURS[cell] if isinstance(cell, str) else tuple(cell) for cell in row] for row in cells]
+    rows = [
+        [_known(cell, "kind of cell", among=CELL_COLOURS) if isinstance(cell, str) else tuple(cell) for cell in row]
+        for row in cells
+    ]
     return np.array(rows, dtype=np.uint8)
+
+
+def _known(name: str, what: str, *, among: Mapping[str, Drawable]) -> Drawable:
+    if name not in among:
+        hint = did_you_mean(name, among) or ";"
+        raise UnknownNameError(f"unknown {what} '{name}'{hint} (known: {', '.join(among)})")
+    return among[name]
 
 
 def _contrast(background: NDArray[np.uint8]) -> Colour:

@@ -17,8 +17,8 @@ from policylab.envs.table import Outcome
 from policylab.envs.table_env import TableEnv, merged
 from policylab.errors import EnvironmentRuleError
 
-MAX_TABLE_STATES = 50_000
-"""Above this the table would take minutes and gigabytes to build."""
+MAX_TABLE_STATES = 20_000
+"""A larger table would take many seconds to build; layouts that go beyond it mostly do so by far."""
 
 _GHOSTS = ("ghost_red", "ghost_pink", "ghost_cyan", "ghost_orange")
 
