@@ -23,7 +23,7 @@ from policylab.experiments.report.style import (
     house_style,
     thousands,
 )
-from policylab.experiments.report.text import number
+from policylab.experiments.report.text import counted, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,12 +59,12 @@ def learning_curves(curves: Sequence[Curves], exact: Exact | None, *, metric: st
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for panel, curve in zip(panels, curves, strict=True):
         _curve(panel, curve)
-        panel.set_title(f"{len(curve.seeds)} {ROLE_NAMES[curve.role]}", color=ROLE_COLOURS[curve.role])
+        panel.set_title(counted(len(curve.seeds), ROLE_NAMES[curve.role]), color=ROLE_COLOURS[curve.role])
         panel.set_xlabel("environment steps")
         thousands(panel)
     if exact is not None:
         for panel in panels:
-            panel.axhline(exact.optimal_return, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)))
+            panel.axhline(exact.optimal_return, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1.8)
         _name_optimum(panels[-1], exact.optimal_return)
     panels[0].set_ylabel(textwrap.fill(metric, 38))
     optimum = [] if exact is None else [exact.optimal_return]
@@ -133,7 +133,7 @@ def optimality_gap(curves: Sequence[Curves], exact: Exact) -> Figure | None:
         marker = "o" if len(curve.steps) == 1 else None
         label = ROLE_NAMES[curve.role]
         panel.plot(curve.steps, optimum - curve.middle, color=colour, linewidth=2.0, label=label, marker=marker)
-    panel.axhline(0.0, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)))
+    panel.axhline(0.0, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1.8)
     _logarithmic(panel, optimum - np.concatenate([curve.middle for curve in curves]))
     panel.set_xlabel("environment steps")
     panel.set_ylabel("optimum minus value")
@@ -171,7 +171,7 @@ def seed_dots(data: ReportData) -> Figure | None:
     for row, curve in enumerate(curves):
         _dots(panel, curve, row=-row, estimate=estimates[curve.role])
     if data.exact is not None:
-        panel.axvline(data.exact.optimal_return, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)))
+        panel.axvline(data.exact.optimal_return, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1.8)
     panel.set_yticks([-row for row in range(len(curves))], [ROLE_NAMES[curve.role] for curve in curves])
     for label, curve in zip(panel.get_yticklabels(), curves, strict=True):
         label.set_color(ROLE_COLOURS[curve.role])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from policylab.experiments.report.data import Estimate, ReportData
 from policylab.experiments.report.text import (
     NOTHING,
+    counted,
     duration,
     escaped,
     flattened,
@@ -67,14 +68,18 @@ def summary(data: ReportData, figures: Mapping[str, str]) -> str:
         note = f"optimum {optimum}, this policy {reached}"
         cards.append(_card("Optimality gap", number(data.exact.optimality_gap), note=note, css="optimum"))
     cost = data.cost
-    trials = f"{number(cost.trials)} {'trial' if cost.trials == 1 else 'trials'}"
+    trials = counted(cost.trials, "trials")
     cards.append(_card("Cost", duration(cost.wall_s), note=f"{number(cost.env_steps)} environment steps, {trials}"))
-    level = f"{data.statistic} over seeds; brackets are {100 * data.confidence:g} % confidence intervals"
-    return (
-        f"<section class='cards'>{''.join(cards)}</section>"
-        f"<p class='note'>{escaped(sentence(data.metric))}, {escaped(level)}. A configuration is selected on the "
-        "tuning seeds and confirmed on fresh ones: the second number is the one to quote.</p>"
+    note = (
+        f"{sentence(data.metric)}, {data.statistic} over seeds; "
+        f"brackets are {100 * data.confidence:g} % confidence intervals."
     )
+    if data.confirmed:
+        note += (
+            " A configuration is selected on the tuning seeds and confirmed on fresh ones: "
+            "the second number is the one to quote."
+        )
+    return f"<section class='cards'>{''.join(cards)}</section><p class='note'>{escaped(note)}</p>"
 
 
 def _card(title: str, value: str, *, note: str, css: str = "") -> str:
@@ -88,7 +93,7 @@ def _estimate_card(title: str, estimate: Estimate | None, *, seeds: str, css: st
     if estimate is None:
         return _card(title, NOTHING, note=f"no {seeds} seeds", css=css)
     value, brackets = interval(estimate)
-    return _card(title, value, note=f"{brackets} · {estimate.n_seeds} {seeds} seeds", css=css)
+    return _card(title, value, note=f"{brackets} · {counted(estimate.n_seeds, f'{seeds} seeds')}", css=css)
 
 
 def learning(data: ReportData, figures: Mapping[str, str]) -> str:

@@ -44,6 +44,15 @@ def number(value: float | None, *, decimals: int | None = None) -> str:
     return text.replace("-", "−")
 
 
+def counted(count: int, plural: str) -> str:
+    """Return a count with its noun.
+
+    >>> counted(1, "tuning seeds"), counted(2000, "trials")
+    ('1 tuning seed', '2,000 trials')
+    """
+    return f"{number(count)} {plural.removesuffix('s') if count == 1 else plural}"
+
+
 def interval(estimate: Estimate) -> tuple[str, str]:
     """Return the value and its interval, rounded to two significant digits of the interval's width.
 
