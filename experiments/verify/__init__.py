@@ -1,1 +1,54 @@
-"""policylab.experiments.verify."""
+"""`policylab verify`: published and exact results, recomputed with policylab's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from policylab.errors import UnknownNameError
+from policylab.experiments.verify import bandits, gridworlds, temporal_difference, textbook, toy_text
+from policylab.experiments.verify.rows import Check, Estimate, Row
+
+__all__ = ["CHECKS", "Check", "Estimate", "Row", "checks", "verify"]
+
+CHECKS: tuple[Check, ...] = (
+    *toy_text.CHECKS,
+    *gridworlds.CHECKS,
+    *textbook.CHECKS,
+    *bandits.CHECKS,
+    *temporal_difference.CHECKS,
+)
+"""Every check, the quick exact ones first."""
+
+
+def checks(only: str | None = None) -> list[Check]:
+    """Return the checks whose name contains ``only`` (any case), all of them for None.
+
+    Raises:
+        UnknownNameError: no name contains it.
+    """
+    wanted = (only or "").casefold()
+    found = [check for check in CHECKS if wanted in check.name.casefold()]
+    if not found:
+        raise UnknownNameError(
+            f"no row of verify has {only!r} in its name; --only takes a part of a name, such as 'Taxi' or 'cliff' "
+            "(policylab verify prints all names)"
+        )
+    return found
+
+
+def verify(only: str | None = None, on_row: Callable[[Row], None] | None = None) -> list[Row]:
+    """Recompute the published results and say for each whether it agrees.
+
+    Args:
+        only: part of the names of the rows to compute, None for all.
+        on_row: called with each row as soon as it is there.
+
+    Raises:
+        UnknownNameError: no row's name contains ``only``.
+    """
+    rows = []
+    for check in checks(only):
+        rows.append(check.run())
+        if on_row is not None:
+            on_row(rows[-1])
+    return rows
