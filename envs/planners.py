@@ -19,6 +19,7 @@ action on a shortest way to the end wins, because waiting for ever ties with act
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,10 @@ TIE = 1e-10
 """Relative difference of two action values below which they are equal up to rounding."""
 STRICT = 1e-12
 """Relative gain below which policy iteration keeps the action it has, so that rounding cannot make it cycle."""
-MAX_SWEEPS = 200_000
-"""Sweeps after which an undiscounted problem is called divergent."""
+MAX_IMPROVEMENTS = 10_000
+"""Improvements after which policy iteration is called divergent; tens are usual."""
+DOUBTFUL_SWEEPS = 10_000
+"""Sweeps after which an undiscounted problem that has not converged is proven bounded before going on."""
 PARTIAL_SWEEPS = 20
 """Evaluation sweeps between two improvements of modified policy iteration (Puterman 1994, section 6.5)."""
 
@@ -112,14 +115,16 @@ def value_iteration(mdp: TabularMDP, *, discount: float, tolerance: float = 1e-1
     if discount == 1:
         values[~proper_policy(mdp, model)[0]] = -np.inf
     previous = np.inf
-    for sweep in range(1, MAX_SWEEPS + 1):
+    for sweep in itertools.count(1):
         backed_up = model.action_values(values, discount).max(axis=1)
         change = _distance(backed_up, values)
         values = backed_up
         if _converged(change, _contraction(change, previous, discount=discount), tolerance=tolerance, values=values):
             return _solution(model, values, discount=discount, iterations=sweep)
         previous = change
-    raise _divergent(mdp, discount)
+        if discount == 1 and sweep == DOUBTFUL_SWEEPS:
+            _iterate_policy(mdp, model, discount=1)
+    raise AssertionError("unreachable")
 
 
 def policy_iteration(mdp: TabularMDP, *, discount: float) -> Solution:
@@ -152,7 +157,7 @@ def modified_policy_iteration(mdp: TabularMDP, *, discount: float, tolerance: fl
     else:
         values = np.full(mdp.n_states, min(0.0, float(model.reward.min())) / (1 - discount))
     previous = np.inf
-    for iteration in range(1, MAX_SWEEPS // PARTIAL_SWEEPS + 1):
+    for iteration in itertools.count(1):
         action_values = model.action_values(values, discount)
         improved = action_values.max(axis=1)
         change = _distance(improved, values)
@@ -164,7 +169,9 @@ def modified_policy_iteration(mdp: TabularMDP, *, discount: float, tolerance: fl
         values, previous = improved, change
         for _ in range(PARTIAL_SWEEPS):
             values = reward + discount * (transitions @ values)
-    raise _divergent(mdp, discount)
+        if discount == 1 and iteration == DOUBTFUL_SWEEPS // PARTIAL_SWEEPS:
+            _iterate_policy(mdp, model, discount=1)
+    raise AssertionError("unreachable")
 
 
 def best_epsilon_soft(mdp: TabularMDP, *, epsilon: float, discount: float) -> Solution:
@@ -213,7 +220,7 @@ def _iterate_policy(mdp: TabularMDP, model: ExpectedModel, *, discount: float) -
     # set without an end gains nothing on average, so no action inside it was changed.
     policy = proper_policy(mdp, model)[1] if discount == 1 else greedy(model.reward)
     states = np.arange(mdp.n_states)
-    for iteration in range(1, MAX_SWEEPS // PARTIAL_SWEEPS + 1):
+    for iteration in range(1, MAX_IMPROVEMENTS + 1):
         probabilities = epsilon_soft(policy, epsilon=0, n_actions=mdp.n_actions)
         values = evaluate_model(mdp, model, probabilities=probabilities, discount=discount)
         action_values = model.action_values(values, discount)

@@ -13,8 +13,10 @@ from policylab.envs.planning_model import ExpectedModel, Values, nearest, reacha
 from policylab.envs.table import TabularMDP
 from policylab.errors import EnvironmentRuleError
 
-DENSE_STATES = 1024
-"""Up to here a dense solve is faster than a sparse factorisation."""
+SPARSE_FROM = 100
+"""Number of states from which a sparse factorisation can be faster than a dense one."""
+SPARSE_SHARE = 0.05
+"""Share of non-zero transitions up to which it is."""
 
 
 def check_discount(discount: float) -> None:
@@ -119,19 +121,20 @@ def _probabilities(mdp: TabularMDP, policy: ArrayLike) -> Values:
 def _undiscounted(
     mdp: TabularMDP, model: ExpectedModel, *, probabilities: Values, reward: Values, transitions: Any
 ) -> Values:
-    """Solve with discount 1 where the episode ends; 0 where it never does and nothing is earned."""
+    """Solve with discount 1 where the policy is sure to end the episode or to rest; resting is worth 0."""
     taken = probabilities > 0
-    nothing = np.zeros(mdp.n_states, dtype=np.bool_)
-    endless = ~nearest(model, nothing, allowed=taken)[0]
-    rewarded = (model.rewarding & taken).any(axis=1)
-    unbounded = _leads_to(transitions, endless & _leads_to(transitions, endless & rewarded))
+    # To rest: the episode cannot end any more, and no reward can come any more.
+    active = np.asarray(((model.rewarding | model.ends) & taken).any(axis=1))
+    resting = ~_leads_to(transitions, active)
+    sure, _ = nearest(model, resting, allowed=taken)
+    unbounded = _leads_to(transitions, ~sure)
     if (unbounded & reachable(transitions, mdp.initial_distribution > 0)).any():
         raise EnvironmentRuleError(
             f"the policy may never end an episode of {mdp.env_id or 'this table'} while it collects rewards, so its "
             "value with discount 1 is not finite; use a discount below 1 or a horizon"
         )
     values = np.where(unbounded, -np.inf, 0.0)
-    solved = np.flatnonzero(~endless & ~unbounded)
+    solved = np.flatnonzero(~resting & ~unbounded)
     values[solved] = _solve(transitions[solved][:, solved], reward[solved])
     return values
 
@@ -143,7 +146,7 @@ def _leads_to(transitions: Any, targets: NDArray[np.bool_]) -> NDArray[np.bool_]
 def _solve(transitions: Any, reward: Values) -> Values:
     """Solve ``v = r + T v``."""
     n_states = len(reward)
-    if n_states <= DENSE_STATES:
+    if n_states < SPARSE_FROM or transitions.nnz > SPARSE_SHARE * n_states**2:
         return np.linalg.solve(np.eye(n_states) - transitions.toarray(), reward)
     system = scipy.sparse.identity(n_states, format="csc") - transitions.tocsc()
     solution: Values = scipy.sparse.linalg.spsolve(system, reward)
