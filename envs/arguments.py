@@ -16,7 +16,7 @@ def checked_number(name: str, value: Any) -> float:
     Raises:
         EnvironmentRuleError: it is no number, or infinite, or NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if not _is_number(value) or not math.isfinite(value):
         raise EnvironmentRuleError(f"`{name}` must be a finite number, got {value!r}")
     return float(value)
 
@@ -30,7 +30,7 @@ def checked_probability(name: str, value: Any) -> float:
     >>> checked_probability("slip", 1)
     1.0
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
+    if not _is_number(value) or not 0.0 <= float(value) <= 1.0:
         raise EnvironmentRuleError(f"`{name}` must be a probability between 0 and 1, got {value!r}")
     return float(value)
 
@@ -57,3 +57,7 @@ def checked_name(name: str, value: Any, *, known: Iterable[str]) -> str:
         hint = did_you_mean(str(value), names)
         raise EnvironmentRuleError(f"`{name}` must be one of {', '.join(names)}, got {value!r}{hint}")
     return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

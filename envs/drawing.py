@@ -141,12 +141,14 @@ def draw_grid(
             first, last = (0, unit + line - 1) if fill == CELL_COLOURS["corridor"] else (line, unit - 1)
             pen.rectangle((x + first, y + first, x + last, y + last), fill=fill)
     brush = functools.partial(_brush_at, pen, unit=unit)
-    for cell, text in (labels or {}).items():
+    labels = labels or {}
+    for cell, text in labels.items():
         _label(brush(cell), text, colour=_contrast(colours[cell]))
     for cell, moves in (arrows or {}).items():
         colour = FAINT_ARROW if faint else _contrast(colours[cell])
+        raised = brush(cell).moved((0.0, -0.1 if cell in labels else 0.0))
         for move in moves:
-            _arrow(brush(cell), move, colour=colour, alone=len(moves) == 1)
+            _arrow(raised, move, colour=colour, alone=len(moves) == 1)
     for name, cell in figures:
         _known(name, "figure", among=FIGURES)(brush(cell))
     return np.asarray(image.reduce(_OVERSAMPLING), dtype=np.uint8).copy()

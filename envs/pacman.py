@@ -14,7 +14,7 @@ from policylab.envs.drawing import draw_grid
 from policylab.envs.grid_map import FOUR_MOVES, MOVE_NAMES, Cell
 from policylab.envs.pacman_rules import PacManRules, PacManState, chosen_layout
 from policylab.envs.table import Outcome
-from policylab.envs.table_env import TableEnv, merged
+from policylab.envs.table_env import TableEnv, merged, no_such_action
 from policylab.errors import EnvironmentRuleError
 
 MAX_TABLE_STATES = 20_000
@@ -170,7 +170,13 @@ class PacManEnv(gym.Env[NDArray[np.float32], int]):
         return self._observation(), self._info()
 
     def step(self, action: int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Move Pac-Man, then the ghosts; one uniform number is drawn per ghost that moves."""
+        """Move Pac-Man, then the ghosts; one uniform number is drawn per ghost that moves.
+
+        Raises:
+            EnvironmentRuleError: the environment has no such action.
+        """
+        if action not in range(len(FOUR_MOVES)):
+            raise no_such_action(action, n_actions=len(FOUR_MOVES))
         self.last_action = int(action)
         self.state, reward, terminated = self.rules.move_pacman(self.state, FOUR_MOVES[self.last_action])
         for ghost in range(len(self.rules.homes)):

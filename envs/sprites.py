@@ -36,6 +36,10 @@ class Brush:
         """The pixels of ``points``."""
         return [(self.centre[0] + x * self.unit, self.centre[1] + y * self.unit) for x, y in points]
 
+    def moved(self, by: Point) -> Brush:
+        """The same brush with its origin moved."""
+        return dataclasses.replace(self, centre=self.at([by])[0])
+
     def width(self, share: float) -> int:
         """The pixels of a line that is ``share`` of a cell wide, at least one."""
         return max(1, round(share * self.unit))

@@ -11,6 +11,7 @@ from gymnasium.envs.toy_text.utils import categorical_sample
 from numpy.typing import NDArray
 
 from policylab.envs.table import Outcome
+from policylab.errors import EnvironmentRuleError
 
 
 def merged(outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -24,6 +25,11 @@ def merged(outcomes: Iterable[Outcome]) -> list[Outcome]:
         key = (next_state, reward, terminated)
         total[key] = total.get(key, 0.0) + probability
     return [(probability, *key) for key, probability in total.items() if probability > 0.0]
+
+
+def no_such_action(action: Any, *, n_actions: int) -> EnvironmentRuleError:
+    """Return the error for an action outside 0 .. n_actions - 1."""
+    return EnvironmentRuleError(f"an action must be a whole number from 0 to {n_actions - 1}, got {action!r}")
 
 
 class TableEnv(gym.Env[int, int]):
@@ -65,8 +71,15 @@ class TableEnv(gym.Env[int, int]):
         return self.s, {"prob": float(self.initial_state_distrib[self.s])}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """Take ``action`` and draw one outcome of ``P[s][action]``."""
-        outcomes = self.P[self.s][int(action)]
+        """Take ``action`` and draw one outcome of ``P[s][action]``.
+
+        Raises:
+            EnvironmentRuleError: the environment has no such action.
+        """
+        try:
+            outcomes = self.P[self.s][int(action)]
+        except KeyError:
+            raise no_such_action(action, n_actions=len(self.P[0])) from None
         chosen = categorical_sample([outcome[0] for outcome in outcomes], self.np_random)
         probability, self.s, reward, terminated = outcomes[chosen]
         self.last_action = int(action)

@@ -17,6 +17,7 @@ from gymnasium.utils.env_checker import check_env
 import policylab.envs
 from policylab.envs.drawing import CELL_COLOURS, GridLike
 from policylab.envs.registration import REGISTRATIONS, Registration, register_all
+from policylab.errors import EnvironmentRuleError
 
 IDS = [entry.id for entry in REGISTRATIONS]
 SAMPLED_STEPS = 2000
@@ -187,6 +188,16 @@ def test_states_on_a_grid_have_their_own_cells(env_id: str) -> None:
     cells = [cell for state in range(len(env.P)) if (cell := env.cell_of(state)) is not None]
     assert len(set(cells)) == len(cells) > 3
     assert all(0 <= row < rows and 0 <= column < columns for row, column in cells)
+
+
+@every_environment
+@pytest.mark.parametrize("beyond", [-1, 0])
+def test_an_action_that_does_not_exist_is_refused(env_id: str, beyond: int) -> None:
+    env = gym.make(env_id).unwrapped
+    env.reset(seed=0)
+    action = beyond or int(env.action_space.n)
+    with pytest.raises(EnvironmentRuleError, match=rf"action must be .* 0 to {env.action_space.n - 1}, got {action}"):
+        env.step(action)
 
 
 @every_environment
