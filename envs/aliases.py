@@ -1,7 +1,7 @@
 """Environments that Gymnasium renamed without changing their dynamics, so one config runs on both versions.
 
-Source: Gymnasium 1.3 release notes (Taxi-v4: only ``is_rainy`` changed, #1561) and the version history of
-CliffWalking (v1 adds ``is_slippery``).
+Source: the version histories in Gymnasium 1.4: Taxi-v4 corrects ``is_rainy`` and ``fickle_passenger`` (#1561),
+CliffWalking-v1 adds ``is_slippery``.
 """
 
 from __future__ import annotations

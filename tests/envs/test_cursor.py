@@ -12,9 +12,10 @@ from policylab.envs.cursor import EpisodeCursor
 from policylab.errors import CheckpointError, EnvironmentRuleError
 from policylab.seeding import generator, generator_state
 
+TAXI = "Taxi-v4" if "Taxi-v4" in gym.registry else "Taxi-v3"
 ENVS = [
     "FrozenLake-v1",
-    "Taxi-v3",
+    TAXI,
     "CliffWalking-v1",
     "Blackjack-v1",
     "CartPole-v1",
@@ -100,7 +101,7 @@ def test_the_position_before_the_first_episode_can_be_saved():
     [
         ("FrozenLake-v1", {}),
         ("FrozenLake-v1", {"is_slippery": False}),
-        ("Taxi-v3", {}),
+        (TAXI, {}),
         ("CliffWalking-v1", {}),
         ("CliffWalkingSlippery-v1", {}),
         ("policylab/CatMouse-v0", {}),
@@ -147,7 +148,7 @@ def test_an_environment_that_is_not_reproducible_is_found_out():
 
 
 def test_the_state_of_another_environment_is_refused():
-    cursor = EpisodeCursor(make("Taxi-v3"), generator(0, "environment"))
+    cursor = EpisodeCursor(make(TAXI), generator(0, "environment"))
     play(cursor, [0, 1, 5, 4])
     with pytest.raises(CheckpointError, match="FrozenLake-v1 cannot be put back"):
         EpisodeCursor(make("FrozenLake-v1"), generator(0, "environment")).restore(cursor.state())

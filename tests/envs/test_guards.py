@@ -44,8 +44,10 @@ def test_an_alias_and_a_superseded_version_are_reported():
 
 
 def test_known_false_dynamics_are_reported():
-    assert "no exact optimum" in rules("Taxi-v3", fickle_passenger=True)["false_table"]
-    assert "corrected as Taxi-v4" in rules("Taxi-v3", is_rainy=True)["known_defect"]
+    taxi = "Taxi-v3" if "Taxi-v3" in gym.registry else "Taxi-v4"
+    assert "no exact optimum" in rules(taxi, fickle_passenger=True)["false_table"]
+    if taxi == "Taxi-v3":
+        assert "corrected as Taxi-v4" in rules("Taxi-v3", is_rainy=True)["known_defect"]
     assert "draws a new random map" in rules("FrozenLake-v1", map_name=None)["random_map"]
 
 
