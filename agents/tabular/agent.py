@@ -1,0 +1,249 @@
+"""`TabularAgent`: what every tabular learner shares; a subclass adds settings and one update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from policylab.agents.agent import Report
+from policylab.agents.exploration import PARAMETERS, counts_choices
+from policylab.agents.features import Encoder, make_encoder
+from policylab.agents.policy import TabularPolicy
+from policylab.agents.schedules import INVERSE_VISITS, InverseVisits, Schedule, value_at
+from policylab.agents.settings import TabularSettings
+from policylab.agents.tabular import checkpoint
+from policylab.agents.tabular.core import Algorithm, Core, Size, make_core
+from policylab.agents.tabular.plain import PlainExecution
+from policylab.agents.tabular.progress import EPISODES, STEPS, Progress, begin, take_metrics
+from policylab.envs.cursor import EpisodeCursor
+from policylab.envs.enumeration import table_of, table_refusal, time_limit
+from policylab.envs.make import make_env
+from policylab.envs.settings import EnvSettings
+from policylab.errors import CheckpointError, EnvironmentRuleError, RunError, UserError
+from policylab.files import canonical_json
+from policylab.seeding import generator, generator_state, set_generator_state
+
+
+class Execution(Protocol):
+    """Takes environment steps for an algorithm."""
+
+    def run(self, progress: Progress, steps: int) -> None:
+        """Take ``steps`` environment steps and learn from each."""
+        ...
+
+    def position(self) -> dict[str, Any]:
+        """Return where the environment is: arrays and JSON values."""
+        ...
+
+    def restore(self, position: dict[str, Any]) -> None:
+        """Put the environment back to a `position`."""
+        ...
+
+
+class TabularAgent:
+    """A learner of action values over the features of one environment.
+
+    Args:
+        settings: the algorithm's own settings.
+        env_settings: the environment.
+        seed: root of the run's two random streams, "environment" and "agent".
+        budget_steps: the full budget, over which schedules stretch whatever `learn` is called with.
+
+    Attributes:
+        execution_report: {"kind": "compiled" or "plain", "reason": why}.
+
+    Raises:
+        EnvironmentRuleError: the observations or actions are none a table can hold.
+        UserError: the settings ask for what this algorithm or environment cannot do.
+    """
+
+    Settings: ClassVar[type[TabularSettings]]
+    compiled: ClassVar[bool] = True
+    """Whether the algorithm has a compiled form."""
+    linear: ClassVar[bool] = True
+    """Whether it learns with several active features per state (tile coding), not only with tables."""
+
+    def __init__(
+        self, settings: TabularSettings, env_settings: EnvSettings, *, seed: int, budget_steps: int
+    ) -> None:
+        self.settings = settings
+        env = make_env(env_settings)
+        self.encoder = make_encoder(settings.features, env.observation_space)
+        self.size = _size(env, self.encoder)
+        self._check(settings)
+        core = make_core(settings, self.size, budget_steps=budget_steps, rng=generator(seed, "agent"))
+        self._algorithm: Algorithm = self.algorithm(settings, core, size=self.size)
+        self._progress = begin(self.size.n_features)
+        self.execution_report = self._report_execution(env)
+        self._execution = self._make_execution(env, generator(seed, "environment"))
+        self._identity = {
+            "agent": settings.model_dump(mode="json"),
+            "environment": env_settings.model_dump(mode="json"),
+            "execution": self.execution_report["kind"],
+        }
+
+    @classmethod
+    def make(cls, settings: Any, env_settings: EnvSettings, *, seed: int, budget_steps: int) -> Self:
+        """Return a fresh agent."""
+        return cls(settings, env_settings, seed=seed, budget_steps=budget_steps)
+
+    @staticmethod
+    def algorithm(settings: Any, core: Core, *, size: Size) -> Algorithm:
+        """Return the algorithm's tuple over ``core``; given by each subclass."""
+        raise NotImplementedError
+
+    @property
+    def q(self) -> NDArray[np.float64]:
+        """The weight table, shape (n_features, n_actions): Q(s, a) itself where one feature is active."""
+        return self._algorithm.core.q
+
+    def learn(self, steps: int) -> Report:
+        """Take ``steps`` more environment steps and learn from each.
+
+        Raises:
+            RunError: action values are no longer finite.
+        """
+        if steps < 0:
+            raise UserError(f"learn needs a number of steps of at least 0, got {steps}")
+        self._execution.run(self._progress, steps)
+        taken, episodes = int(self._progress.clock[STEPS]), int(self._progress.clock[EPISODES])
+        if not np.isfinite(self.q).all():
+            raise RunError(
+                f"{self.settings.kind} diverged: an action value is no longer finite after step {taken}; "
+                "lower learning_rate, or use discount < 1"
+            )
+        return Report(taken, episodes, {**take_metrics(self._progress, steps), **self._scheduled(taken)})
+
+    def _scheduled(self, time: int) -> dict[str, float]:
+        """Return the learning rate and exploration parameter of the next step, where they depend on time alone."""
+        core, parameter = self._algorithm.core, PARAMETERS.get(self.settings.exploration.kind)
+        found: list[tuple[str, Schedule]] = [("learning_rate", core.learning_rate)]
+        if parameter:
+            found.append((parameter, core.exploration.parameter))
+        return {
+            f"train/{name}": value_at(schedule, time, 0) for name, schedule in found if schedule.kind != INVERSE_VISITS
+        }
+
+    def policy(self) -> TabularPolicy:
+        """Return the greedy policy learned so far."""
+        return TabularPolicy(self.q, self.encoder)
+
+    def save(self, folder: Path) -> None:
+        """Write the whole state: ``state.npz`` and ``state.json``."""
+        position = self._execution.position()
+        arrays = {name: array for name, array in position.items() if isinstance(array, np.ndarray)}
+        stored = {f"position.{name}": array for name, array in arrays.items()}
+        stored["rng"] = generator_state(self._algorithm.core.rng)
+        facts = {
+            "identity": self._identity,
+            "steps": int(self._progress.clock[STEPS]),
+            "episodes": int(self._progress.clock[EPISODES]),
+            "position": {name: fact for name, fact in position.items() if name not in arrays},
+        }
+        checkpoint.write(folder, {**self._arrays(), **stored}, facts=facts)
+
+    def restore(self, folder: Path) -> None:
+        """Continue from what `save` wrote.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or belongs to another agent or environment.
+        """
+        arrays, facts = checkpoint.read(folder)
+        if facts.get("identity") != self._identity:
+            raise CheckpointError(
+                f"{folder} was saved by another agent: {_difference(facts.get('identity'), self._identity)}; "
+                "restore it with the settings it was saved with"
+            )
+        self._execution.restore({**facts["position"], **_prefixed(arrays, "position.")})
+        for name, target in self._arrays().items():
+            checkpoint.fill(target, arrays, name=name, folder=folder)
+        words = generator_state(self._algorithm.core.rng)
+        checkpoint.fill(words, arrays, name="rng", folder=folder)
+        set_generator_state(self._algorithm.core.rng, words)
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        """Return every array of the state, by name, to be saved or filled."""
+        parts: dict[str, Any] = {"": self._algorithm, "core.": self._algorithm.core, "progress.": self._progress}
+        return {
+            prefix + name: array
+            for prefix, part in parts.items()
+            for name, array in part._asdict().items()
+            if isinstance(array, np.ndarray)
+        }
+
+    def _check(self, settings: TabularSettings) -> None:
+        if self.size.n_active == 1:
+            return
+        reason = (
+            f"`{settings.kind}` learns tables only"
+            if not self.linear
+            else "an `inverse_visits` learning rate counts the visits of single features"
+            if isinstance(settings.learning_rate, InverseVisits)
+            else "this exploration counts the visits of single features"
+            if counts_choices(settings.exploration)
+            else None
+        )
+        if reason:
+            raise UserError(
+                f"{reason}, but features `{settings.features.kind}` activate {self.size.n_active} at a time; "
+                "use features `bins`, or other settings of the agent"
+            )
+
+    def _report_execution(self, env: gym.Env[Any, Any]) -> dict[str, str]:
+        obstacle = self._obstacle(env)
+        asked = self.settings.execution
+        if asked == "compiled" and obstacle:
+            raise UserError(f"`execution: compiled` is impossible: {obstacle}; use `execution: auto`")
+        if asked == "plain":
+            return {"kind": "plain", "reason": "asked for by `execution: plain`"}
+        if obstacle:
+            return {"kind": "plain", "reason": obstacle}
+        return {"kind": "compiled", "reason": "the environment has an exact table"}
+
+    def _obstacle(self, env: gym.Env[Any, Any]) -> str | None:
+        """Return why the compiled execution is impossible, or None."""
+        if not self.compiled:
+            return f"{self.settings.kind} has no compiled form"
+        if self.settings.features.kind not in ("auto", "index"):
+            return f"features `{self.settings.features.kind}` are computed from observations, not read from a table"
+        refusal = table_refusal(env)
+        return f"there is no exact table: {refusal}" if refusal else None
+
+    def _make_execution(self, env: gym.Env[Any, Any], rng: np.random.Generator) -> Execution:
+        if self.execution_report["kind"] == "plain":
+            first_action = int(env.action_space.start)  # type: ignore[attr-defined]
+            cursor = EpisodeCursor(env, rng)
+            return PlainExecution(self._algorithm, cursor, encoder=self.encoder, first_action=first_action)
+        from policylab.agents.tabular.compiled import CompiledExecution  # Numba is slow to import
+
+        return CompiledExecution(self._algorithm, table_of(env), rng=rng)
+
+
+def _size(env: gym.Env[Any, Any], encoder: Encoder) -> Size:
+    actions = env.action_space
+    if not isinstance(actions, gym.spaces.Discrete):
+        raise EnvironmentRuleError(
+            f"a tabular agent needs Discrete actions, but {env.unwrapped.spec and env.unwrapped.spec.id} has {actions}; "
+            "choose an environment with Discrete actions or discretise them"
+        )
+    limit = time_limit(env)
+    assert limit is not None, "make_env sets a time limit"
+    return Size(encoder.n_features, int(actions.n), encoder.n_active, limit)
+
+
+def _prefixed(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _difference(theirs: Any, ours: dict[str, Any]) -> str:
+    """Name the first part in which two identities differ."""
+    for part in ours:
+        found = theirs.get(part) if isinstance(theirs, dict) else None
+        if found != ours[part]:
+            return f"{part} {canonical_json(found)[:150]} instead of {canonical_json(ours[part])[:150]}"
+    return "an unknown one"

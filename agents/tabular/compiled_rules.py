@@ -1,0 +1,194 @@
+"""What Numba must know to compile the rules: their compiled primitives, and values that remember the best.
+
+| primitive | in Python | compiled |
+|---|---|---|
+| `draw` | ``Generator.random`` | SFC64 on an array of its four words |
+| `action_values`, `value`, `assign`, ... | a weight array | `RememberedValues` |
+| `update`, `looks_ahead` | method and attribute | chosen by the algorithm's type at compile time |
+
+Importing this module registers them, once per process.
+"""
+# ruff: noqa: D103 - the functions below are forms of those they overload
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import lower_builtin, overload, register_jitable, type_callable
+from numpy.typing import NDArray
+
+from policylab.agents.exploration import among_best, greedy
+from policylab.agents.rule import RULES, draw
+from policylab.agents.tabular.core import looks_ahead, update
+from policylab.agents.tabular.values import action_values, assign, features, maximum, recall, value
+
+INLINE = {"forceinline": True}
+"""The loops are fast only as one function: then tuples live in registers and calls cost nothing."""
+
+
+class RememberedValues(NamedTuple):
+    """Action values with the best of every state at hand.
+
+    | field | shape | meaning |
+    |---|---|---|
+    | weights | (n_states, n_actions) | Q(s, a) |
+    | best | (n_states,) | max Q(s, ·), the first of equals |
+    | action | (n_states,) | its action, or -1 when several reach it |
+    """
+
+    weights: NDArray[np.float64]
+    best: NDArray[np.float64]
+    action: NDArray[np.int64]
+
+
+def form_of(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register what the decorated function returns, given Numba types, as the compiled form of ``function``."""
+
+    def register(choose: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(choose)
+        def template(*arguments: Any) -> Any:
+            form = choose(*arguments)
+            form.__annotations__ = {}  # Numba wants the parameters of both to be equal, annotations included
+            return form
+
+        choose.__annotations__ = {}
+        overload(function, jit_options=INLINE)(template)
+        return choose
+
+    return register
+
+
+for function in RULES:
+    register_jitable(**INLINE)(function)  # type: ignore[operator]
+
+
+def is_remembered(q: Any) -> bool:
+    """Return whether a Numba type is that of `RememberedValues`."""
+    return isinstance(q, types.NamedTuple) and q.instance_class is RememberedValues
+
+
+@register_jitable(**INLINE)
+def refresh(q: RememberedValues, state: int) -> None:
+    """Find the best of one state anew."""
+    weights = q.weights
+    best, place, ties = weights[state, 0], 0, 1
+    for action in range(1, weights.shape[1]):
+        if weights[state, action] > best:
+            best, place, ties = weights[state, action], action, 1
+        elif weights[state, action] == best:
+            ties += 1
+    q.best[state] = best
+    q.action[state] = place if ties == 1 else -1
+
+
+@form_of(draw)
+def _draw(rng: Any) -> Callable[..., Any]:
+    """SFC64 and NumPy's map to [0, 1): the upper 53 bits."""
+
+    def compiled(rng: Any) -> float:
+        a, b, c, counter = rng[0], rng[1], rng[2], rng[3]
+        word = a + b + counter
+        rng[0] = b ^ (b >> np.uint64(11))
+        rng[1] = c + (c << np.uint64(3))
+        rng[2] = ((c << np.uint64(24)) | (c >> np.uint64(40))) + word
+        rng[3] = counter + np.uint64(1)
+        return float(word >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+
+    return compiled
+
+
+@form_of(features)
+def _features(state: Any) -> Callable[..., Any]:
+    return lambda state: (state,)
+
+
+@form_of(recall)
+def _recall(states: Any, place: Any) -> Callable[..., Any]:
+    return lambda states, place: states[place]
+
+
+@type_callable(action_values)
+def _action_values_type(context: Any) -> Callable[..., Any]:
+    return lambda q, state: types.Array(types.float64, 1, "C")
+
+
+@lower_builtin(action_values, types.Array, types.Integer)
+def _action_values_of_array(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """A row of a table, without the reference count that a slice in a called function would cost."""
+    return context.get_function(operator.getitem, sig)(builder, args)
+
+
+@lower_builtin(action_values, types.NamedTuple, types.Integer)
+def _action_values_remembered(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    row = sig.return_type(sig.args[0].types[0], sig.args[1])
+    return context.get_function(operator.getitem, row)(builder, (builder.extract_value(args[0], 0), args[1]))
+
+
+@form_of(value)
+def _value(q: Any, state: Any, action: Any) -> Callable[..., Any]:
+    if is_remembered(q):
+        return lambda q, state, action: q.weights[state, action]
+    return lambda q, state, action: q[state, action]
+
+
+@form_of(maximum)
+def _maximum(q: Any, state: Any) -> Callable[..., Any]:
+    if is_remembered(q):
+        return lambda q, state: q.best[state]
+
+    def scanned(q: Any, state: Any) -> Any:
+        best = q[state, 0]
+        for action in range(1, q.shape[1]):
+            best = max(best, q[state, action])
+        return best
+
+    return scanned
+
+
+@form_of(greedy)
+def _greedy(q: Any, state: Any, rng: Any) -> Callable[..., Any]:
+    def remembered(q: Any, state: Any, rng: Any) -> Any:
+        action = q.action[state]
+        return action if action >= 0 else among_best(action_values(q, state), rng)
+
+    return remembered if is_remembered(q) else lambda q, state, rng: among_best(action_values(q, state), rng)
+
+
+@form_of(assign)
+def _assign(q: Any, feature: Any, action: Any, weight: Any) -> Callable[..., Any]:
+    def plain(q: Any, feature: Any, action: Any, weight: Any) -> None:
+        q[feature, action] = weight
+
+    def remembered(q: Any, feature: Any, action: Any, weight: Any) -> None:
+        old, best = q.weights[feature, action], q.best[feature]
+        q.weights[feature, action] = weight
+        if q.action[feature] == action:
+            if weight >= best:
+                q.best[feature] = weight
+            else:
+                refresh(q, feature)
+        elif weight > best:
+            q.best[feature] = weight
+            q.action[feature] = action
+        elif (weight == best) != (old == best):
+            refresh(q, feature)
+
+    return remembered if is_remembered(q) else plain
+
+
+@form_of(update)
+def _update(algorithm: Any, step: Any) -> Callable[..., Any]:
+    rule = register_jitable(**INLINE)(algorithm.instance_class.update)
+    return lambda algorithm, step: rule(algorithm, step)
+
+
+@form_of(looks_ahead)
+def _looks_ahead(algorithm: Any) -> Callable[..., Any]:
+    if algorithm.instance_class.look_ahead:
+        return lambda algorithm: True
+    return lambda algorithm: False
