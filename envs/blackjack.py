@@ -90,6 +90,11 @@ class BlackjackModel:
         hit_to_soft_21 = (self.sab or self.natural) and state.total == 21 and state.usable and not state.dealt
         return observation_index((0 if hit_to_soft_21 else state.total, state.dealer, int(state.usable)))
 
+    @property
+    def observed(self) -> NDArray[np.int64]:
+        """What the player sees of each state, shape (704,): all soft 21s with one up-card look the same."""
+        return observed_policy(np.arange(self.n_states))
+
     def state_index(self, env: Any) -> int:
         """Return the number of the state an unwrapped, running Blackjack environment is in."""
         total, dealer, usable = env._get_obs()

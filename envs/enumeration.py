@@ -81,7 +81,13 @@ def table_of(env: gym.Env[Any, Any], *, max_entries: int = MAX_ENTRIES, mean_rew
     model = model_of(env)
     assert model is not None
     outcomes, initial = _enumerate(model, int(base.action_space.n), place=name_of(env), max_entries=max_entries)
-    return TabularMDP.from_outcomes(outcomes, initial, max_episode_steps=time_limit(env), env_id=name_of(env))
+    return TabularMDP.from_outcomes(
+        outcomes,
+        initial,
+        max_episode_steps=time_limit(env),
+        env_id=name_of(env),
+        observation=model.observed if isinstance(model, BlackjackModel) else None,
+    )
 
 
 def has_table(env: gym.Env[Any, Any], *, mean_rewards: bool = False) -> bool:

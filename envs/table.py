@@ -8,6 +8,7 @@
 | | terminated | (S, A, K) | whether it ends the episode (the next state's value is then 0) |
 | μ | initial_distribution | (S,) | distribution of the first state |
 | H | max_episode_steps | | the time limit, or None |
+| o | observation | (S,) | what an agent sees of each state; None where it sees the state itself |
 
 K is the largest number of outcomes of any state and action. Rewards and terminations sit on
 transitions, so nothing is averaged away and nothing needs an artificial absorbing state.
@@ -49,6 +50,7 @@ class TabularMDP:
     initial_distribution: NDArray[np.float64]
     max_episode_steps: int | None = None
     env_id: str = ""
+    observation: NDArray[np.int32] | None = None
 
     @property
     def n_states(self) -> int:
@@ -68,6 +70,7 @@ class TabularMDP:
         *,
         max_episode_steps: int | None = None,
         env_id: str = "",
+        observation: ArrayLike | None = None,
     ) -> TabularMDP:
         """Build the arrays from Gymnasium's transition table.
 
@@ -80,6 +83,7 @@ class TabularMDP:
             initial_distribution: shape (S,), sums to 1.
             max_episode_steps: the time limit, at least 1, or None.
             env_id: named in messages and records.
+            observation: index of what an agent sees of each state, shape (S,), if it is not the state itself.
 
         Raises:
             EnvironmentRuleError: the table is no Markov decision process: a missing state or action,
@@ -105,10 +109,11 @@ class TabularMDP:
         initial = np.array(initial_distribution, dtype=np.float64)
         _check_transitions(probability, target, reward=reward, place=place)
         _check_initial(initial, n_states, place=place)
+        seen = None if observation is None else np.array(observation, dtype=np.int32)
         arrays = (probability, target.astype(np.int32), reward, terminated, initial)
-        for array in arrays:
+        for array in (*arrays, *(() if seen is None else (seen,))):
             array.setflags(write=False)
-        return cls(*arrays, max_episode_steps=max_episode_steps, env_id=env_id)
+        return cls(*arrays, max_episode_steps=max_episode_steps, env_id=env_id, observation=seen)
 
 
 def _rows(P: Outcomes, place: str) -> list[list[NDArray[np.float64]]]:

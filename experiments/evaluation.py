@@ -44,7 +44,7 @@ class Evaluator(Protocol):
 def _table(settings_json: str) -> TabularMDP | None:
     env = make_env(EnvSettings.model_validate_json(settings_json))
     try:
-        return table_of(env) if has_table(env) else None
+        return table_of(env, mean_rewards=True) if has_table(env, mean_rewards=True) else None
     finally:
         env.close()
 
@@ -58,7 +58,7 @@ def greedy_actions(policy: Policy, mdp: TabularMDP) -> NDArray[np.int64] | None:
     """Return the greedy action of each of the table's states, shape (S,), or None if the policy has none."""
     if isinstance(policy, TabularPolicy) and policy.weights.shape == (mdp.n_states, mdp.n_actions):
         actions: NDArray[np.int64] = policy.weights.argmax(axis=1)
-        return actions
+        return actions if mdp.observation is None else actions[mdp.observation]
     return None
 
 

@@ -75,3 +75,13 @@ def test_dealer_results_are_a_distribution(up_card):
     assert sum(results.values()) == pytest.approx(1, abs=1e-12)
     natural = {1: 4 / 13, 10: 1 / 13}.get(up_card, 0)
     assert results.get(22, 0) == pytest.approx(natural)
+
+
+def test_the_table_says_what_the_player_sees():
+    mdp = table_of(gym.make("Blackjack-v1", sab=True))
+    assert mdp.observation is not None
+    hidden = [state for state in range(mdp.n_states) if mdp.observation[state] != state]
+    assert [tuple(np.unravel_index(state, (32, 11, 2))) for state in hidden] == [
+        (0, dealer, 1) for dealer in range(1, 11)
+    ]
+    assert {int(np.unravel_index(mdp.observation[state], (32, 11, 2))[0]) for state in hidden} == {21}
