@@ -18,15 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policylab.agents.agent import Report
-from policylab.agents.bandit_learners import (
+from policylab.agents.bandit_learners import make_learner, run_testbed
+from policylab.agents.bandit_settings import (
     BanditSettings,
     EpsilonGreedyBandit,
     GradientBandit,
     OptimisticBandit,
     ThompsonBandit,
     Ucb1Bandit,
-    make_learner,
-    run_testbed,
 )
 from policylab.agents.policy import BanditPolicy
 from policylab.envs.cursor import EpisodeCursor
@@ -57,7 +56,10 @@ class BanditAgent:
     Args:
         settings: which learner.
         env_settings: which environment; it must have one observation and finitely many actions.
-        seed: root of the run's random streams.
+        seed: root of the run's random streams, "environment" and "agent".
+
+    Attributes:
+        execution_report: {"kind": "plain", "reason": why}.
 
     Raises:
         EnvironmentRuleError: the environment has more than one observation.
@@ -69,8 +71,8 @@ class BanditAgent:
         self._identity = {
             "agent": settings.model_dump(mode="json"),
             "environment": env_settings.model_dump(mode="json"),
-            "seed": seed,
         }
+        self.execution_report = {"kind": "plain", "reason": "bandit learners step the environment"}
         self._learner = make_learner(settings, n_problems=1, k=k)
         self._rng = generator(seed, "agent")
         self._cursor = EpisodeCursor(env, generator(seed, "environment"))
@@ -151,14 +153,14 @@ class BanditAgent:
         """Continue from what `save` wrote.
 
         Raises:
-            CheckpointError: the checkpoint is damaged or belongs to another agent, environment or seed.
+            CheckpointError: the checkpoint is damaged or belongs to another agent or environment.
         """
         facts, arrays = _read_checkpoint(folder)
         theirs = facts.get("identity")
         if theirs != json.loads(canonical_json(self._identity)):
             raise CheckpointError(
-                f"{folder} was saved by another run ({canonical_json(theirs)[:200]}); "
-                "resume it with the experiment file and seed it was made with"
+                f"{folder} was saved by another agent ({canonical_json(theirs)[:200]}); "
+                "restore it with the settings it was saved with"
             )
         try:
             learned = {name: arrays[f"learner_{name}"] for name in self._learner.state}

@@ -15,104 +15,32 @@ because a softmax may differ in the last bits between processors.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import functools
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import Space, spaces
-from pydantic import Field, JsonValue, NonNegativeInt, ValidationError
+from pydantic import ValidationError
 
 from policylab.agents import bundle_arrays
 from policylab.agents.bundle_archive import pack, read_files
-from policylab.agents.bundle_arrays import ArrayEntry
+from policylab.agents.bundle_manifest import SCHEMA_VERSION, GoldenVector, Lineage, Manifest
 from policylab.agents.policy import Policy, StoredPolicy, policy_from
 from policylab.agents.space_json import space_from_json, space_to_json, value_from_json, value_to_json
-from policylab.config import Settings
 from policylab.errors import BundleError, MissingExtraError, UserError
 from policylab.files import content_hash, write_atomic
 
 __all__ = ["Bundle", "Lineage", "Manifest", "load_bundle", "pack", "write_bundle"]
 
-SCHEMA_VERSION = 1
 N_GOLDEN = 16
 PROBABILITY_TOLERANCE = 1e-9
 MAX_MANIFEST_BYTES = 64 * 2**20
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.npz"
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class PolicyEntry(Settings):
-    """Which policy, and its JSON part."""
-
-    kind: str
-    config: dict[str, JsonValue]
-
-
-class EnvironmentEntry(Settings):
-    """The environment the policy was trained for."""
-
-    id: str
-    version: int | None
-    kwargs: dict[str, JsonValue]
-    max_episode_steps: int | None
-    gymnasium_version: str
-
-
-class Lineage(Settings):
-    """Where the policy came from.
-
-    Attributes:
-        git_commit: commit of the code that trained it; None outside a repository.
-        config_hash: sha256 of the resolved experiment configuration.
-        seeds: the seeds of the runs it came from.
-        policylab_version: version that wrote the bundle.
-        created_utc: time of writing, ISO 8601.
-    """
-
-    git_commit: str | None = None
-    config_hash: str | None = None
-    seeds: tuple[NonNegativeInt, ...] = ()
-    policylab_version: str = Field(default_factory=functools.partial(importlib.metadata.version, "policylab"))
-    created_utc: str = Field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
-
-
-class FileEntry(Settings):
-    """Size in bytes and content hash of one file."""
-
-    size: NonNegativeInt
-    sha256: Sha256
-
-
-class GoldenVector(Settings):
-    """One observation with the greedy action and the action probabilities that the policy must give."""
-
-    observation: JsonValue
-    action: JsonValue
-    probabilities: tuple[float, ...]
-
-
-class Manifest(Settings):
-    """Everything in ``manifest.json``; the module docstring says what it is for."""
-
-    schema_version: int
-    policy: PolicyEntry
-    observation_space: dict[str, JsonValue]
-    action_space: dict[str, JsonValue]
-    environment: EnvironmentEntry
-    lineage: Lineage
-    metrics: dict[str, JsonValue]
-    arrays: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")], ArrayEntry]
-    files: dict[str, FileEntry]
-    golden: Annotated[tuple[GoldenVector, ...], Field(min_length=1, max_length=1024)]
-    digest: Sha256
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ class _Stochasticity(Settings):
 
 class _TabularConfig(_Stochasticity):
     features: dict[str, Any]
+    first_action: int = 0
 
 
 class TabularPolicy:
@@ -121,6 +122,7 @@ class TabularPolicy:
         encoder: maps a raw observation to active rows.
         epsilon: probability of a uniformly random action, in [0, 1].
         temperature: softmax temperature > 0, in units of return; None for greedy.
+        first_action: the environment's action of column 0, ``env.action_space.start``.
 
     Unless `epsilon` or `temperature` is set, `probabilities` is 1 on the first greedy action, so that
     acting with and without a generator agree.
@@ -138,6 +140,7 @@ class TabularPolicy:
         *,
         epsilon: float = 0.0,
         temperature: float | None = None,
+        first_action: int = 0,
     ) -> None:
         self.weights = np.array(weights, dtype=np.float64)
         if self.weights.ndim != 2 or self.weights.shape[0] != encoder.n_features or self.weights.shape[1] < 1:
@@ -149,6 +152,7 @@ class TabularPolicy:
         self.encoder = encoder
         self.epsilon = epsilon
         self.temperature = temperature
+        self.first_action = first_action
 
     @property
     def n_actions(self) -> int:
@@ -168,16 +172,21 @@ class TabularPolicy:
     def act(self, observation: Any, *, rng: np.random.Generator | None = None) -> int:
         """Return the greedy action, or with ``rng`` one drawn from `probabilities`."""
         if rng is None or (self.epsilon == 0.0 and self.temperature is None):
-            return int(self.values(observation).argmax())
-        return sample(self.probabilities(observation), rng)
+            return self.first_action + int(self.values(observation).argmax())
+        return self.first_action + sample(self.probabilities(observation), rng)
 
     def act_batch(self, observations: Iterable[Any], *, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
         """Return one action for each raw observation, shape (n,)."""
         return np.array([self.act(observation, rng=rng) for observation in observations], dtype=np.int64)
 
     def config(self) -> dict[str, Any]:
-        """Return features and stochasticity as JSON."""
-        return {"features": self.encoder.settings(), "epsilon": self.epsilon, "temperature": self.temperature}
+        """Return features, stochasticity and first action as JSON."""
+        return {
+            "features": self.encoder.settings(),
+            "epsilon": self.epsilon,
+            "temperature": self.temperature,
+            "first_action": self.first_action,
+        }
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the weight table, ``weights`` of shape (n_features, n_actions)."""
@@ -189,7 +198,13 @@ class TabularPolicy:
         settings = _validated(_TabularConfig, config)
         weights = _only_array(arrays, "weights")
         encoder = encoder_from_json(settings.features)
-        return cls(weights, encoder, epsilon=settings.epsilon, temperature=settings.temperature)
+        return cls(
+            weights,
+            encoder,
+            epsilon=settings.epsilon,
+            temperature=settings.temperature,
+            first_action=settings.first_action,
+        )
 
 
 class BanditPolicy:

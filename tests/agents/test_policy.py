@@ -32,7 +32,7 @@ def policies() -> list[StoredPolicy]:
     tile_weights = np.random.default_rng(0).normal(size=(box.n_features, 4))
     return [
         TabularPolicy(WEIGHTS, ENCODER),
-        TabularPolicy(WEIGHTS, ENCODER, epsilon=0.3),
+        TabularPolicy(WEIGHTS, ENCODER, epsilon=0.3, first_action=-1),
         TabularPolicy(tile_weights, box, temperature=0.5),
         BanditPolicy(np.array([0.1, 0.9, -2.0])),
         BanditPolicy(np.array([0.1, 0.9, -2.0]), temperature=1.0),
@@ -103,6 +103,12 @@ def test_act_batch_equals_single_acts_and_returns_action_types() -> None:
     policy = TabularPolicy(WEIGHTS, ENCODER)
     assert policy.act_batch([0, 1, 1]).tolist() == [policy.act(0), policy.act(1), policy.act(1)]
     assert type(policy.act(0)) is int
+
+
+def test_actions_count_from_the_first_action_of_the_environment() -> None:
+    policy = TabularPolicy(WEIGHTS, ENCODER, epsilon=0.5, first_action=5)
+    assert policy.act(0) == 6
+    assert {policy.act(0, rng=generator(seed, "act")) for seed in range(50)} == {5, 6, 7}
 
 
 def test_a_policy_does_not_change_with_the_learner_it_came_from() -> None:
