@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Bounds = tuple[float | None, ...]
+MAX_DIMENSIONS = 8  # a grid over more than so many dimensions has too many cells to advise
 
 
 class AutoFeatures(Settings):
@@ -144,10 +145,12 @@ def _index_encoder(kind: str, space: Space[Any]) -> Encoder:
             if len(parts) == len(space.spaces):
                 return IndexEncoder([int(part.n) for part in parts], [int(part.start) for part in parts])
             remedy = "every part of the Tuple must be Discrete; wrap the environment with an observation wrapper"
-        case spaces.Box() if len(space.shape) == 1:
+        case spaces.Box() if len(space.shape) == 1 and space.shape[0] <= MAX_DIMENSIONS:
             remedy = "add `features: {kind: tiles}` (tile coding) or `features: {kind: bins}` to the agent"
         case _:
-            remedy = "tabular agents take Discrete, MultiDiscrete, MultiBinary, Tuple of Discrete or flat Box spaces"
+            remedy = (
+                "tabular agents take Discrete, MultiDiscrete, MultiBinary, Tuple of Discrete or small flat Box spaces"
+            )
     raise EnvironmentRuleError(f"features '{kind}' cannot index the observation space {str(space)[:120]}; {remedy}")
 
 

@@ -142,6 +142,7 @@ def test_infinite_bounds_are_refused_with_numbers_to_start_from() -> None:
     [
         (AutoFeatures(), MOUNTAIN_CAR, r"add `features: \{kind: tiles\}`"),
         (AutoFeatures(), spaces.Box(0, 255, (84, 84, 3), np.uint8), "tabular agents take Discrete"),
+        (AutoFeatures(), spaces.Box(-1, 1, (315,)), "tabular agents take Discrete"),
         (AutoFeatures(), spaces.Dict({"a": spaces.Discrete(2)}), "tabular agents take Discrete"),
         (AutoFeatures(), spaces.Tuple([spaces.Discrete(2), UNBOUNDED]), "every part of the Tuple must be Discrete"),
         (AutoFeatures(), spaces.MultiBinary(2000), "need more than 50,000,000 rows"),
