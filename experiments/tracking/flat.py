@@ -67,7 +67,7 @@ def safe_name(name: str) -> str:
     >>> safe_name("env_runners/episode_return_mean")
     'env_runners/episode_return_mean'
     >>> safe_name("reward[m/s]@2")
-    'reward_m/s__2-c67db8'
+    'reward_m/s__2-2bcbea'
     """
     clean = posixpath.normpath(_REFUSED.sub("_", name).replace("..", "__")).strip("/")
     clean = "_" if clean in {"", "."} else clean

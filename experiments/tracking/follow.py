@@ -137,7 +137,7 @@ def main() -> None:
     run_dir, settings = Path(order["run_dir"]), MlflowTracking.model_validate(order["settings"])
     follower = Follower(run_dir, settings)
     try:
-        with locked(run_dir / LOCK, wait_s=5.0):
+        with locked(run_dir / LOCK, wait_s=2.0):
             _follow(follower, settings.flush_s, finish=finish, answers=answers)
     except PolicylabError as error:
         failed = SyncResult(kind="mlflow", uri=redacted(str(settings.uri)), error=str(error))

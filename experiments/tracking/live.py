@@ -66,7 +66,7 @@ class LiveTracker:
             self._failed(str(error))
         return self
 
-    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, *details: object) -> None:
         if self._follower is None or isinstance(self._settings, NoTracking):
             return
         timeout_s = self._settings.timeout_s

@@ -19,14 +19,10 @@ from __future__ import annotations
 
 import re
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 
 from policylab.errors import TrackingError
 from policylab.experiments.tracking.flat import as_number, flatten, is_cut, numbers, param_text, safe_name
@@ -42,6 +38,14 @@ from policylab.experiments.tracking.run_view import (
 )
 from policylab.experiments.tracking.settings import MlflowTracking, redacted
 from policylab.experiments.tracking.tracker import Progress
+
+with warnings.catch_warnings():
+    # While it is imported, MLflow warns about its own type hints.
+    warnings.simplefilter("ignore")
+    from mlflow import MlflowClient
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+    from mlflow.exceptions import MlflowException
 
 BATCH_METRICS = 900  # MLflow takes at most 1000 metrics, parameters and tags together
 BATCH_PARAMS = 90

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import importlib.metadata
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
 import numpy as np
 from gymnasium import Space
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput
-from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from policylab.agents.bundle import load_bundle
 from policylab.experiments.tracking.observation_rows import columns, is_tensor
 from policylab.experiments.tracking.settings import MlflowTracking
 
+with warnings.catch_warnings():
+    # While it is imported, MLflow warns about its own type hints.
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
 MODEL_NAME = "policy"
+DIGEST = "policylab.digest"
 
 
 def log_policy(client: MlflowClient, bundle: Path, *, experiment_id: str, run_id: str, settings: MlflowTracking) -> str:
@@ -41,22 +47,40 @@ def log_policy(client: MlflowClient, bundle: Path, *, experiment_id: str, run_id
         MlflowException: MLflow refused a call.
     """
     digest = load_bundle(bundle).digest
-    logged = client.create_logged_model(
-        experiment_id, name=MODEL_NAME, source_run_id=run_id, tags={"policylab.digest": digest}, model_type="policy"
-    )
-    described = Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id)
-    with tempfile.TemporaryDirectory() as scratch:
-        save_policy(Path(scratch) / MODEL_NAME, bundle, described=described)
-        client.log_model_artifacts(logged.model_id, str(Path(scratch) / MODEL_NAME))
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     name = settings.registered_model or MODEL_NAME
     _ensure_registered(client, name)
-    version = client.create_model_version(
-        name, f"models:/{logged.model_id}", run_id, tags={"policylab.digest": digest}, model_id=logged.model_id
-    )
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    version = next((one for one in versions if one.tags.get(DIGEST) == digest), None)
+    if version is None:
+        model = _logged_model(client, bundle, experiment_id=experiment_id, run_id=run_id, digest=digest)
+        version = client.create_model_version(
+            name,
+            model.artifact_location,  # a models:/ address would be looked up at MLflow's global tracking URI
+            run_id,
+            tags={DIGEST: digest},
+            model_id=model.model_id,
+        )
     client.set_registered_model_alias(name, settings.alias, version.version)
     return f"models:/{name}/{version.version}"
+
+
+def _logged_model(client: MlflowClient, bundle: Path, *, experiment_id: str, run_id: str, digest: str) -> LoggedModel:
+    """Return the run's logged model of this bundle: the complete one that is there, or a new one."""
+    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+        if model.status == LoggedModelStatus.READY and model.tags.get(DIGEST) == digest:
+            return model
+        if model.status == LoggedModelStatus.PENDING:  # an upload that broke off
+            client.delete_logged_model(model.model_id)
+    model = client.create_logged_model(
+        experiment_id, name=MODEL_NAME, source_run_id=run_id, tags={DIGEST: digest}, model_type="policy"
+    )
+    described = Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / MODEL_NAME
+        save_policy(folder, bundle, described=described)
+        client.log_model_artifacts(model.model_id, str(folder))
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
 def save_policy(folder: Path, bundle: Path, *, described: Model | None = None) -> None:
