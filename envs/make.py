@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -114,6 +115,12 @@ def make_env(settings: EnvSettings, *, render_mode: str | None = None) -> gym.En
     resolved = resolve(settings)
     spec = gym.registry[resolved.id]
     creator = _creator(spec)
+    if render_mode is not None:
+        for driver in (
+            "SDL_AUDIODRIVER",
+            "SDL_VIDEODRIVER",
+        ):  # pygame draws off screen, with no sound card to complain of
+            os.environ.setdefault(driver, "dummy")
     drawing = {} if render_mode is None else {"render_mode": _supported(render_mode, creator, env_id=resolved.id)}
     try:
         return gym.make(
