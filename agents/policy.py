@@ -23,6 +23,7 @@ POLICIES = Registry(
         "tabular": "policylab.agents.policy:TabularPolicy",
         "bandit": "policylab.agents.policy:BanditPolicy",
     },
+    plural="policies",
 )
 
 

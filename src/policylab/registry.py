@@ -21,6 +21,7 @@ class Registry:
     Args:
         concept: what the entries are, in the singular; used in messages.
         entries: name -> ``"module:attribute"``.
+        plural: of ``concept``; the entry-point group is ``policylab.PLURAL``.
 
     >>> registry = Registry("shape", {"ordered": "collections:OrderedDict"})
     >>> registry.load("ordered").__name__
@@ -31,14 +32,15 @@ class Registry:
     policylab.errors.UnknownNameError: unknown shape 'orderd'; did you mean 'ordered'? (known: ordered)
     """
 
-    def __init__(self, concept: str, entries: dict[str, str]) -> None:
+    def __init__(self, concept: str, entries: dict[str, str], *, plural: str | None = None) -> None:
         self.concept = concept
+        self.group = f"policylab.{plural or concept + 's'}"
         self._own = dict(entries)
 
     @functools.cached_property
     def targets(self) -> dict[str, str]:
         """Every entry, own and third-party; a third party cannot replace an own name."""
-        found = {point.name: point.value for point in entry_points(group=f"policylab.{self.concept}s")}
+        found = {point.name: point.value for point in entry_points(group=self.group)}
         return {**found, **self._own}
 
     def names(self) -> list[str]:
