@@ -22,8 +22,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from policylab.experiments.tracking import MlflowTracking, NoTracking, open_tracker
+from policylab.experiments.tracking import LiveTracker, MlflowTracking, NoTracking, open_tracker
 
 STEPS_PER_REPORT = 50_000
 
@@ -65,8 +66,22 @@ def make_run(parent: Path, n_runs: int) -> Path:
     return run
 
 
-def measure(n_processes: int, reports: int, *, store: Path | None, inside: bool) -> tuple[float, float, bool]:
-    """Return (seconds of training, seconds of waiting at the end, whether everything was uploaded)."""
+class Measured(NamedTuple):
+    trained_s: float
+    follower_cpu_s: float  # while training ran
+    waited_s: float  # for the tracker, at the end
+    complete: bool
+
+
+def follower_cpu_s(tracker: LiveTracker) -> float:
+    """Return the processor seconds that the tracking process has used so far."""
+    if tracker._follower is None:
+        return 0.0
+    fields = Path(f"/proc/{tracker._follower._process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(n_processes: int, reports: int, *, store: Path | None, inside: bool) -> Measured:
     parent = Path(tempfile.mkdtemp(prefix="policylab-overhead-"))
     run = make_run(parent, n_processes)
     settings = NoTracking() if store is None else MlflowTracking(uri=f"sqlite:///{store}", flush_s=1.0)
@@ -82,16 +97,16 @@ def measure(n_processes: int, reports: int, *, store: Path | None, inside: bool)
             for worker in workers:
                 worker.wait()
         trained = time.perf_counter()
+        taken = follower_cpu_s(tracker)
         finished = json.loads((run / "run.json").read_text()) | {"status": "finished"}
         (run / "run.json").write_text(json.dumps(finished))
     ended = time.perf_counter()
     shutil.rmtree(parent)
-    return trained - began, ended - trained, tracker.result.complete
+    return Measured(trained - began, taken, ended - trained, tracker.result.complete)
 
 
 def case(name: str, n_processes: int, *, fresh: bool, rounds: int, reports: int) -> None:
-    times: dict[bool, list[float]] = {False: [], True: []}
-    waits = []
+    measured: dict[bool, list[Measured]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as folder:
         warm = Path(folder) / "mlflow.db"
         if not fresh:
@@ -101,16 +116,16 @@ def case(name: str, n_processes: int, *, fresh: bool, rounds: int, reports: int)
             store.parent.mkdir(exist_ok=True)
             for tracked in (False, True) if number % 2 else (True, False):
                 used = store if tracked else None
-                trained, waited, complete = measure(n_processes, reports, store=used, inside=n_processes == 1)
-                assert complete, "the tracker did not get everything"
-                times[tracked].append(trained)
-                if tracked:
-                    waits.append(waited)
+                measured[tracked].append(measure(n_processes, reports, store=used, inside=n_processes == 1))
+    assert all(one.complete for one in measured[True]), "the tracker did not get everything"
+    times = {tracked: [one.trained_s for one in some] for tracked, some in measured.items()}
     fastest = 100 * (min(times[True]) / min(times[False]) - 1)
     middle = 100 * (statistics.median(times[True]) / statistics.median(times[False]) - 1)
+    taken = statistics.median(100 * one.follower_cpu_s / (n_processes * one.trained_s) for one in measured[True])
+    waited = statistics.median(one.waited_s for one in measured[True])
     print(
-        f"{name:48s} slowdown {fastest:+5.1f} % (fastest rounds) {middle:+5.1f} % (medians)"
-        f"   end waits {statistics.median(waits):4.1f} s",
+        f"{name:48s} slowdown {fastest:+5.1f} % (fastest) {middle:+5.1f} % (medians)   "
+        f"follower {taken:4.1f} % of the training's core time   end waits {waited:4.1f} s",
         flush=True,
     )
 
@@ -124,7 +139,7 @@ def main() -> None:
     if arguments.train:
         train(Path(arguments.train[1]), int(arguments.train[0]))
         return
-    trial = measure(1, 50, store=None, inside=True)[0]
+    trial = measure(1, 50, store=None, inside=True).trained_s
     reports = max(1, int(50 * arguments.seconds / trial))
     n_cores = len(os.sched_getaffinity(0))
     print(f"{n_cores} cores, {arguments.rounds} rounds of about {arguments.seconds:g} s")

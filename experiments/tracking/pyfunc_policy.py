@@ -11,27 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from policylab.agents.bundle import load_bundle
 from policylab.experiments.tracking.observation_rows import observations
 
 with warnings.catch_warnings():
-    # MLflow warns about type hints it cannot turn into a signature, its own included; this model has a signature.
-    warnings.simplefilter("ignore", UserWarning)
+    # While it is imported, MLflow warns about its own type hints.
+    warnings.simplefilter("ignore")
     from mlflow.models import set_model
     from mlflow.pyfunc.model import PythonModel
 
-    class BundlePolicy(PythonModel):
-        """Acts greedily on a batch of raw observations."""
 
-        def load_context(self, context: Any) -> None:
-            """Load the bundle, which checks itself."""
-            self._bundle = load_bundle(Path(context.artifacts["bundle"]))
+class BundlePolicy(PythonModel):
+    """Acts greedily on a batch of raw observations."""
 
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: PLR0917 - MLflow's signature
-            """Return one action per observation, shape (n, ...); see `observation_rows` for the input's forms."""
-            batch = observations(self._bundle.observation_space, model_input)
-            return np.array([self._bundle.policy.act(observation) for observation in batch])
+    def load_context(self, context: Any) -> None:
+        """Load the bundle, which checks itself."""
+        self._bundle = load_bundle(Path(context.artifacts["bundle"]))
+
+    # MLflow warns at each load about any hint but a DataFrame, which it makes of whatever it is given.
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:  # noqa: PLR0917
+        """Return one action per observation, shape (n, ...); see `observation_rows` for the input's forms."""
+        batch = observations(self._bundle.observation_space, model_input)
+        return np.array([self._bundle.policy.act(observation) for observation in batch])
 
 
 set_model(BundlePolicy())

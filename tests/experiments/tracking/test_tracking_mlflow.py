@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
-from policylab.agents.bundle import load_bundle
-from policylab.errors import RunDirectoryError, TrackingError
+from policylab.agents.bundle import Lineage, load_bundle, write_bundle
+from policylab.agents.features import AutoFeatures, BinsFeatures, make_encoder
+from policylab.agents.policy import TabularPolicy
+from policylab.errors import RunDirectoryError, TrackingError, UserError
 from policylab.experiments.tracking.mlflow_adapter import MlflowTracker
+from policylab.experiments.tracking.mlflow_policy import save_policy, signature
+from policylab.experiments.tracking.observation_rows import observations
 from policylab.experiments.tracking.settings import MlflowTracking
 from policylab.experiments.tracking.tracker import Projection
 
@@ -174,7 +179,10 @@ def test_the_registered_model_acts_like_the_bundle(
     assert tracker.model_uri == "models:/lake/1"
     version = client.get_model_version_by_alias("lake", "candidate")
     assert (version.version, version.run_id) == (1, tracker.run_id)
-    model = mlflow.pyfunc.load_model("models:/lake@candidate")
+    with warnings.catch_warnings(record=True) as shown:
+        model = mlflow.pyfunc.load_model("models:/lake@candidate")
+    assert [str(warning.message) for warning in shown if "policylab" in str(warning.message)] == []
+    assert [str(warning.message) for warning in shown if "hint" in str(warning.message)] == []
     assert model.metadata.run_id == tracker.run_id
     acts = load_bundle(run.folder / "bundle").policy.act
     expected = [acts(state) for state in range(16)]
@@ -182,8 +190,44 @@ def test_the_registered_model_acts_like_the_bundle(
     for batch in (states, np.array(states), np.array(states, np.int32), pd.DataFrame({"observation": states})):
         assert model.predict(batch).tolist() == expected
     assert not list(Path(mlflow.artifacts.download_artifacts("models:/lake/1")).rglob("*.pkl"))
-    with pytest.raises(Exception, match="not a value of the space"):
+    with pytest.raises(UserError, match="not a value of the space"):
         model.predict([16])
+
+
+@pytest.mark.parametrize(
+    ("env_id", "features", "states"),
+    [
+        ("Blackjack-v1", AutoFeatures(), [(14, 10, 0), (20, 1, 1)]),
+        ("MountainCar-v0", BinsFeatures(n_bins=4), [[-0.5, 0.01], [0.1, -0.02]]),
+    ],
+)
+def test_composite_and_continuous_observations_are_rows(
+    env_id: str, features: Any, states: list[Any], tmp_path: Path
+) -> None:
+    import pandas as pd
+
+    env = gym.make(env_id)
+    encoder = make_encoder(features, env.observation_space)
+    weights = np.random.default_rng(0).random((encoder.n_features, int(env.action_space.n)))  # type: ignore[attr-defined]
+    policy = TabularPolicy(weights, encoder)
+    write_bundle(tmp_path / "bundle", policy, env=env, lineage=Lineage(), metrics={})
+    save_policy(tmp_path / "model", tmp_path / "bundle")
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    expected = [policy.act(np.array(state, np.float32) if env_id[0] == "M" else state) for state in states]
+    for batch in (states, np.array(states), pd.DataFrame(states)):
+        assert model.predict(batch).tolist() == expected
+
+
+def test_arrays_of_two_dimensions_stay_arrays() -> None:
+    space = gym.spaces.Box(0, 255, (2, 3), np.uint8)
+    pictures = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert all((a == b).all() for a, b in zip(observations(space, pictures), pictures, strict=True))
+    assert signature(space, gym.spaces.Discrete(2)).inputs.to_dict()[0]["tensor-spec"]["shape"] == (-1, 2, 3)
+
+
+def test_a_row_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(UserError, match="is 3 numbers, got 2"):
+        observations(gym.make("Blackjack-v1").observation_space, [[1, 2]])
 
 
 def test_a_second_sync_changes_nothing(make_run: Callable[..., Any], store: Path, client: mlflow.MlflowClient) -> None:
