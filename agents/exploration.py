@@ -153,9 +153,7 @@ def bound(row: Sequence[float], tried: int, action: int, width: float) -> float:
 
 
 @rule
-def best_bound(
-    row: Sequence[float], choices: NDArray[np.int64], state: State, c: float
-) -> tuple[float, float, int]:
+def best_bound(row: Sequence[float], choices: NDArray[np.int64], state: State, c: float) -> tuple[float, float, int]:
     """Return (width of the bounds, highest bound, number of actions that reach it)."""
     width = c * math.sqrt(math.log(max(visits_of(choices, state, len(row)), 1)))
     best, ties = -math.inf, 0
@@ -203,7 +201,11 @@ def choose(core: Any, state: State, time: int) -> int:
     if kind == EPSILON_GREEDY:
         epsilon = parameter_at(core, state, time)
         u = draw(core.rng)
-        action = min(int(u / epsilon * core.n_actions), core.n_actions - 1) if u < epsilon else greedy(core.q, state, core.rng)
+        action = (
+            min(int(u / epsilon * core.n_actions), core.n_actions - 1)
+            if u < epsilon
+            else greedy(core.q, state, core.rng)
+        )
     elif kind == GREEDY:
         action = greedy(core.q, state, core.rng)
     elif kind == SOFTMAX:

@@ -140,5 +140,3 @@ def value_at(schedule: Schedule, time: int, visits: int) -> float:
     if schedule.kind == LINEAR:
         return schedule.start + schedule.rate * time
     return schedule.start * math.exp(schedule.rate * time)
-
-

@@ -19,7 +19,7 @@ LearningRate = Annotated[ScheduleSettings, within(0.0, math.inf, open_low=True)]
 class TabularSettings(Settings):
     """What every learner of action values can be told; each adds its `kind` and its own fields."""
 
-    kind: str
+    kind: str = ""
     learning_rate: LearningRate = Field(
         default=Constant(value=0.1),
         description="step size α, a number or a schedule; 0.1 as in Sutton & Barto, example 6.7",

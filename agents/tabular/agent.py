@@ -68,9 +68,7 @@ class TabularAgent:
     linear: ClassVar[bool] = True
     """Whether it learns with several active features per state (tile coding), not only with tables."""
 
-    def __init__(
-        self, settings: TabularSettings, env_settings: EnvSettings, *, seed: int, budget_steps: int
-    ) -> None:
+    def __init__(self, settings: TabularSettings, env_settings: EnvSettings, *, seed: int, budget_steps: int) -> None:
         self.settings = settings
         env = make_env(env_settings)
         self.encoder = make_encoder(settings.features, env.observation_space)

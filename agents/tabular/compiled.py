@@ -21,7 +21,7 @@ from policylab.agents.exploration import choose
 from policylab.agents.rule import draw
 from policylab.agents.schedules import FOREVER
 from policylab.agents.tabular.cache import cache_folder
-from policylab.agents.tabular.compiled_rules import INLINE, RememberedValues, refresh
+from policylab.agents.tabular.compiled_rules import INLINE, RememberedValues, refresh, register_rules
 from policylab.agents.tabular.core import Algorithm, Step, looks_ahead, update
 from policylab.agents.tabular.progress import (
     ENDED,
@@ -141,7 +141,13 @@ with _cached():
             episodes: episodes to end at most.
         """
         core, clock, tally = algorithm.core, progress.clock, progress.tally
-        time, episode, state, pending, length = clock[STEPS], clock[EPISODES], clock[STATE], clock[PENDING], clock[LENGTH]
+        time, episode, state, pending, length = (
+            clock[STEPS],
+            clock[EPISODES],
+            clock[STATE],
+            clock[PENDING],
+            clock[LENGTH],
+        )
         episode_return, return_sum, error_sum = tally[RETURN], tally[RETURN_SUM], tally[ERROR_SUM]
         last_time, last_episode = time + steps, episode + episodes
         for s in range(table.next_state.shape[0]):
@@ -179,7 +185,13 @@ with _cached():
                 clock[LENGTH_SUM] += length
                 state = -1
         clock[ENDED] += episode - clock[EPISODES]
-        clock[STEPS], clock[EPISODES], clock[STATE], clock[PENDING], clock[LENGTH] = time, episode, state, pending, length
+        clock[STEPS], clock[EPISODES], clock[STATE], clock[PENDING], clock[LENGTH] = (
+            time,
+            episode,
+            state,
+            pending,
+            length,
+        )
         tally[RETURN], tally[RETURN_SUM], tally[ERROR_SUM] = episode_return, return_sum, error_sum
 
 
@@ -188,6 +200,7 @@ def compiled_form(algorithm: Any) -> Any:
 
     Its random stream is a copy: put ``core.rng`` of the result back into the original after training.
     """
+    register_rules()
     core = algorithm.core
     n_states = core.q.shape[0]
     q = RememberedValues(core.q, np.zeros(n_states), np.zeros(n_states, dtype=np.int64))

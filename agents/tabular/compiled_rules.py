@@ -6,7 +6,7 @@
 | `action_values`, `value`, `assign`, ... | a weight array | `RememberedValues` |
 | `update`, `looks_ahead` | method and attribute | chosen by the algorithm's type at compile time |
 
-Importing this module registers them, once per process.
+Importing this module registers them; the rules themselves follow by `register_rules`.
 """
 # ruff: noqa: D103 - the functions below are forms of those they overload
 
@@ -63,8 +63,15 @@ def form_of(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Call
     return register
 
 
-for function in RULES:
-    register_jitable(**INLINE)(function)  # type: ignore[operator]
+_registered: set[Callable[..., Any]] = set()
+
+
+def register_rules() -> None:
+    """Make every rule that has been imported compilable; to be called before a loop is compiled."""
+    for function in RULES:
+        if function not in _registered:
+            register_jitable(**INLINE)(function)
+            _registered.add(function)
 
 
 def is_remembered(q: Any) -> bool:
