@@ -31,6 +31,8 @@ from policylab.experiments.statistics import learning_curve
 from policylab.files import read_json
 from policylab.seeding import generator
 
+EPISODES = 5
+
 
 def write_run_report(
     run: RunDirectory, runs: Sequence[FinishedRun], *, policy: StoredPolicy, document: dict[str, Any]
@@ -132,12 +134,21 @@ def _episode(run: RunDirectory, policy: StoredPolicy) -> dict[str, Any]:
         return {}
     frames: list[Any] = []
     try:
-        total = play_episode(env, policy, rng=generator(run.config.seeds.root, "rendered episode"), frames=frames)
+        returns = [play_episode(env, policy, rng=_episode_rng(run, i)) for i in range(EPISODES)]
+        typical = sorted(range(EPISODES), key=returns.__getitem__)[EPISODES // 2]
+        total = play_episode(env, policy, rng=_episode_rng(run, typical), frames=frames)
     finally:
         env.close()
     pictures = [frame for frame in frames if frame is not None]
     if not pictures:
         return {}
     path = episode_gif(pictures, run.path / "figures" / "episode.gif")
-    caption = f"One greedy episode of the packaged policy: return {total:g} in {len(frames) - 1} steps."
+    caption = (
+        f"A greedy episode of the packaged policy: return {total:g} in {len(frames) - 1} steps, "
+        f"the median of {EPISODES} episodes."
+    )
     return {"episode_gif": path.read_bytes(), "episode_caption": caption}
+
+
+def _episode_rng(run: RunDirectory, episode: int) -> np.random.Generator:
+    return generator(run.config.seeds.root, "rendered episode", episode)

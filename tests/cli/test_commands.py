@@ -2,10 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from policylab.cli import main
 
 SMALL = [
     "--set", "budget.steps=4000", "--set", "seeds.tune=3", "--set", "seeds.confirm=2", "--set", "tracking.kind=none",
@@ -25,6 +29,26 @@ def policylab(*arguments, cwd, code=0, **environment):
     assert run.returncode == code, (run.returncode, run.stdout[-2000:], run.stderr[-2000:])
     assert "Traceback" not in run.stderr + run.stdout
     return run
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Run commands in this process, from an empty folder; returns (standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments, code=0):
+        try:
+            returned = main(arguments)
+        except SystemExit as left:  # argparse leaves this way
+            returned = left.code
+        out, err = capsys.readouterr()
+        assert returned == code, (returned, out[-2000:], err[-2000:])
+        assert "Traceback" not in out + err
+        return out, err
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +82,6 @@ def test_run_prints_one_document_with_everything_a_script_needs(finished):
 
 
 def test_the_bundle_of_a_run_loads_and_acts(finished):
-    from pathlib import Path
-
     from policylab.agents.bundle import load_bundle
 
     _, (document, *_) = finished
@@ -75,54 +97,54 @@ def test_the_shipped_result_is_the_same_in_another_process(finished, tmp_path):
         assert again[key] == document[key]
 
 
-def test_compare_gives_a_paired_difference_with_a_verdict(finished):
-    folder, (first, second, _) = finished
-    run = policylab("compare", first["run_dir"], second["run_dir"], "--json", cwd=folder)
-    (pair,) = json.loads(run.stdout)["pairs"]
+def test_compare_gives_a_paired_difference_with_a_verdict(finished, cli):
+    _, (first, second, _) = finished
+    out, _ = cli("compare", first["run_dir"], second["run_dir"], "--json")
+    (pair,) = json.loads(out)["pairs"]
     assert pair["paired"]
     assert pair["difference"]["value"] == pytest.approx(first["confirmed"]["value"] - second["confirmed"]["value"])
     assert pair["verdict"] in ("a is better", "b is better", "indistinguishable")
 
 
-def test_compare_refuses_unlike_budgets_and_says_why(finished):
-    folder, (first, _, other) = finished
-    run = policylab("compare", first["run_dir"], other["run_dir"], cwd=folder, code=2)
-    assert "different training budget in steps (4000 and 5000)" in run.stderr
+def test_compare_refuses_unlike_budgets_and_says_why(finished, cli):
+    _, (first, _, other) = finished
+    _, err = cli("compare", first["run_dir"], other["run_dir"], code=2)
+    assert "different training budget in steps (4000 and 5000)" in err
 
 
-def test_report_is_written_again(finished):
-    folder, (document, *_) = finished
+def test_report_is_written_again(finished, cli):
+    _, (document, *_) = finished
     os.remove(document["report"])
-    policylab("report", document["run_dir"], cwd=folder)
-    page = open(document["report"]).read()
+    cli("report", document["run_dir"])
+    page = Path(document["report"]).read_text()
     assert "<html" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_resume_of_a_finished_run_changes_nothing(finished):
-    folder, (document, *_) = finished
-    again = json.loads(policylab("resume", document["run_dir"], "--json", cwd=folder).stdout)
+def test_resume_of_a_finished_run_changes_nothing(finished, cli):
+    _, (document, *_) = finished
+    again = json.loads(cli("resume", document["run_dir"], "--json")[0])
     assert again["selected"] == document["selected"]
     assert again["cost"]["env_steps"] == document["cost"]["env_steps"]
 
 
-def test_plan_prices_without_training(tmp_path):
-    document = json.loads(policylab("plan", "taxi", "--json", cwd=tmp_path).stdout)
+def test_plan_prices_without_training(cli, tmp_path):
+    document = json.loads(cli("plan", "taxi", "--json")[0])
     assert document["total_steps"] == document["runs"] * document["steps_per_run"]
     assert document["environment"]["max_episode_steps"] == 200
     assert any("8" in warning and "7.93" in warning for warning in document["warnings"])  # unreachable threshold
     assert os.listdir(tmp_path) == []
 
 
-def test_every_mistake_in_a_file_is_listed_with_its_place(tmp_path):
+def test_every_mistake_in_a_file_is_listed_with_its_place(cli, tmp_path):
     (tmp_path / "bad.yaml").write_text(
         "name: bad\nenv: {id: FrozenLake-v1}\nagent:\n  kind: q_learning\n  learning_rat: 0.1\n  discount: 2\n"
         "budget: {steps: 0}\n"
     )
-    run = policylab("run", "bad.yaml", cwd=tmp_path, code=2)
-    assert "error: bad.yaml:5:3: agent.learning_rat: unknown key; did you mean 'learning_rate'?" in run.stderr
-    assert "bad.yaml:6:3: agent.discount: Input should be less than or equal to 1, got 2" in run.stderr
-    assert "bad.yaml:7:10: budget.steps: Input should be greater than or equal to 1, got 0" in run.stderr
+    _, err = cli("run", "bad.yaml", code=2)
+    assert "error: bad.yaml:5:3: agent.learning_rat: unknown key; did you mean 'learning_rate'?" in err
+    assert "bad.yaml:6:3: agent.discount: Input should be less than or equal to 1, got 2" in err
+    assert "bad.yaml:7:10: budget.steps: Input should be greater than or equal to 1, got 0" in err
     assert os.listdir(tmp_path) == ["bad.yaml"]
 
 
@@ -148,33 +170,33 @@ def test_every_mistake_in_a_file_is_listed_with_its_place(tmp_path):
         ([], "usage"),
     ],
 )
-def test_bad_input_is_one_clear_sentence(arguments, message, tmp_path):
+def test_bad_input_is_one_clear_sentence(arguments, message, cli):
     code = 1 if "/proc/nowhere" in arguments else 2
-    run = policylab(*arguments, cwd=tmp_path, code=code)
-    assert message in run.stderr + run.stdout
+    out, err = cli(*arguments, code=code)
+    assert message in out + err
 
 
-def test_an_error_with_json_is_a_json_document(tmp_path):
-    run = policylab("run", "frozenlak", "--json", cwd=tmp_path, code=2)
-    assert json.loads(run.stdout)["error"]["kind"] == "ConfigError"
+def test_an_error_with_json_is_a_json_document(cli, tmp_path):
+    out, _ = cli("run", "frozenlak", "--json", code=2)
+    assert json.loads(out)["error"]["kind"] == "ConfigError"
 
 
-def test_catalogue_lists_shows_and_has_a_schema(tmp_path):
-    agents = {row["name"] for row in json.loads(policylab("list", "agents", "--json", cwd=tmp_path).stdout)}
+def test_catalogue_lists_shows_and_has_a_schema(cli, tmp_path):
+    agents = {row["name"] for row in json.loads(cli("list", "agents", "--json")[0])}
     assert {"q_learning", "sarsa", "dyna_q", "bandit_ucb1"} <= agents
-    envs = {row["name"] for row in json.loads(policylab("list", "envs", "--json", cwd=tmp_path).stdout)}
+    envs = {row["name"] for row in json.loads(cli("list", "envs", "--json")[0])}
     assert {"FrozenLake-v1", "policylab/CatMouse-v0"} <= envs
-    configs = {row["name"] for row in json.loads(policylab("list", "configs", "--json", cwd=tmp_path).stdout)}
+    configs = {row["name"] for row in json.loads(cli("list", "configs", "--json")[0])}
     assert {"frozenlake", "taxi", "mountaincar_tiles"} <= configs
-    assert "learning_rate" in policylab("show", "q_learning", cwd=tmp_path).stdout
-    assert "Discrete(484)" in policylab("show", "policylab/CatMouse-v0", cwd=tmp_path).stdout
-    assert "FrozenLake-v1" in policylab("show", "frozenlake", cwd=tmp_path).stdout
-    schema = json.loads(policylab("schema", cwd=tmp_path).stdout)
+    assert "learning_rate" in cli("show", "q_learning")[0]
+    assert "Discrete(484)" in cli("show", "policylab/CatMouse-v0")[0]
+    assert "FrozenLake-v1" in cli("show", "frozenlake")[0]
+    schema = json.loads(cli("schema")[0])
     assert schema["properties"]["budget"]
 
 
-def test_doctor_reports_this_machine(tmp_path):
-    document = json.loads(policylab("doctor", "--json", cwd=tmp_path).stdout)
+def test_doctor_reports_this_machine(cli, tmp_path):
+    document = json.loads(cli("doctor", "--json")[0])
     assert document["healthy"]
     assert document["cores"] >= 1
     assert set(document["extras"]) == {"rllib", "sagemaker", "serve", "monitor"}

@@ -109,9 +109,11 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(config, uninterrupted, tmp
 
 
 @pytest.fixture
-def one_run(config, tmp_path):
+def one_run(tmp_path):
     """The folder of a single run, trained to its end, with its result removed so that it would continue."""
-    run = create_run(config.model_copy(update={"budget": config.budget.model_copy(update={"steps": 2000})}), parent=tmp_path)
+    run = create_run(
+        config.model_copy(update={"budget": config.budget.model_copy(update={"steps": 2000})}), parent=tmp_path
+    )
     folder = run.folder(run.config.specs()[0])
     execute(folder)
     os.remove(folder / "result.json")
@@ -139,7 +141,7 @@ def test_a_foreign_checkpoint_is_refused(one_run, config, tmp_path):
     (other / "spec.json").write_text(json.dumps(spec))
     shutil.copytree(one_run / "checkpoints", other / "checkpoints")
     shutil.copy(one_run / "reports.jsonl", other)
-    with pytest.raises(CheckpointError, match="sarsa|another"):
+    with pytest.raises(CheckpointError, match=r"sarsa|another"):
         execute(other)
 
 
