@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from policylab.agents.rule import draw, rule
 from policylab.agents.schedules import Constant, InverseVisits, Schedule, ScheduleSettings, resolve, value_at, within
 from policylab.agents.tabular.values import State, Values, action_values, maximum
 from policylab.config import Settings
+
+if TYPE_CHECKING:
+    from policylab.agents.tabular.core import Core
 
 GREEDY, EPSILON_GREEDY, SOFTMAX, UCB = 0, 1, 2, 3
 
@@ -182,14 +185,14 @@ def choose_ucb(
 
 
 @rule
-def parameter_at(core: Any, state: State, time: int) -> float:
+def parameter_at(core: Core, state: State, time: int) -> float:
     """Return the exploration parameter that a choice in ``state`` at step ``time`` uses."""
     schedule = core.exploration.parameter
     return value_at(schedule, time, visits_of(core.choices, state, core.n_actions) + 1)
 
 
 @rule
-def choose(core: Any, state: State, time: int) -> int:
+def choose(core: Core, state: State, time: int) -> int:
     """Return the action taken in ``state`` at step ``time``, and count it.
 
     Args:
@@ -201,11 +204,10 @@ def choose(core: Any, state: State, time: int) -> int:
     if kind == EPSILON_GREEDY:
         epsilon = parameter_at(core, state, time)
         u = draw(core.rng)
-        action = (
-            min(int(u / epsilon * core.n_actions), core.n_actions - 1)
-            if u < epsilon
-            else greedy(core.q, state, core.rng)
-        )
+        if u < epsilon:
+            action = min(int(u / epsilon * core.n_actions), core.n_actions - 1)
+        else:
+            action = greedy(core.q, state, core.rng)
     elif kind == GREEDY:
         action = greedy(core.q, state, core.rng)
     elif kind == SOFTMAX:
@@ -219,7 +221,7 @@ def choose(core: Any, state: State, time: int) -> int:
 
 
 @rule
-def expected_value(core: Any, state: State, time: int) -> float:
+def expected_value(core: Core, state: State, time: int) -> float:
     """Return the mean of Q(s, a) over the actions that `choose` would take in ``state`` at step ``time``."""
     kind = core.exploration.kind
     row = action_values(core.q, state)
@@ -246,7 +248,7 @@ def expected_value(core: Any, state: State, time: int) -> float:
 
 
 @rule
-def choice_probability(core: Any, state: State, action: int, time: int) -> float:
+def choice_probability(core: Core, state: State, action: int, time: int) -> float:
     """Return the probability with which `choose` took ``action``; not for `ucb` and visit-based parameters."""
     kind = core.exploration.kind
     row, best = action_values(core.q, state), maximum(core.q, state)

@@ -21,7 +21,7 @@ from policylab.agents.tabular.core import Algorithm, Core, Size, make_core
 from policylab.agents.tabular.plain import PlainExecution
 from policylab.agents.tabular.progress import EPISODES, STEPS, Progress, begin, take_metrics
 from policylab.envs.cursor import EpisodeCursor
-from policylab.envs.enumeration import table_of, table_refusal, time_limit
+from policylab.envs.enumeration import name_of, table_of, table_refusal, time_limit
 from policylab.envs.make import make_env
 from policylab.envs.settings import EnvSettings
 from policylab.errors import CheckpointError, EnvironmentRuleError, RunError, UserError
@@ -226,7 +226,7 @@ def _size(env: gym.Env[Any, Any], encoder: Encoder) -> Size:
     actions = env.action_space
     if not isinstance(actions, gym.spaces.Discrete):
         raise EnvironmentRuleError(
-            f"a tabular agent needs Discrete actions, but {env.unwrapped.spec and env.unwrapped.spec.id} has {actions}; "
+            f"a tabular agent needs Discrete actions, but {name_of(env)} has {actions}; "
             "choose an environment with Discrete actions or discretise them"
         )
     limit = time_limit(env)

@@ -5,24 +5,29 @@ per step from the environment's stream, compared with cumulative probabilities
 (``gymnasium.envs.toy_text.utils.categorical_sample``). With equal streams it therefore leaves the Q-table
 that the plain execution leaves, to the last bit.
 """
+# ruff: noqa: PLR0917 - compiled functions take positional arguments
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from policylab.agents.exploration import choose
-from policylab.agents.rule import draw
+from policylab.agents.registry import AGENTS
 from policylab.agents.schedules import FOREVER
+from policylab.agents.settings import TabularSettings
 from policylab.agents.tabular.cache import cache_folder
-from policylab.agents.tabular.compiled_rules import INLINE, RememberedValues, refresh, register_rules
-from policylab.agents.tabular.core import Algorithm, Step, looks_ahead, update
+from policylab.agents.tabular.compiled_rules import RememberedValues, refresh, register_rules
+from policylab.agents.tabular.compiled_table import first_state, sample_outcome, sampled_table
+from policylab.agents.tabular.core import Algorithm, Size, Step, looks_ahead, make_core, update
 from policylab.agents.tabular.progress import (
     ENDED,
     EPISODES,
@@ -35,36 +40,11 @@ from policylab.agents.tabular.progress import (
     STATE,
     STEPS,
     Progress,
+    begin,
 )
 from policylab.envs.table import TabularMDP
-from policylab.seeding import generator_state, set_generator_state
-
-GUIDE = 1024
-"""Entries of the guide table; a power of two, so that scaling by it does not round."""
-
-
-class SampledTable(NamedTuple):
-    """A `TabularMDP` ready for sampling.
-
-    | field | shape | meaning |
-    |---|---|---|
-    | cumulative | (S, A, K) | cumulative outcome probabilities |
-    | next_state, reward, terminated | (S, A, K) | as in the model |
-    | initial | (S,) | cumulative initial distribution |
-    | guide | (GUIDE,) | first state whose cumulative probability exceeds i / GUIDE |
-    | limit | | steps after which an episode is truncated |
-
-    Source of the guide table: Chen & Asau (1974), "On generating random variates from an empirical
-    distribution"; it finds the state a linear search would find.
-    """
-
-    cumulative: NDArray[np.float64]
-    next_state: NDArray[np.int32]
-    reward: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    initial: NDArray[np.float64]
-    guide: NDArray[np.int64]
-    limit: int
+from policylab.errors import UserError
+from policylab.seeding import generator, generator_state, set_generator_state
 
 
 class Records(NamedTuple):
@@ -73,20 +53,6 @@ class Records(NamedTuple):
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
     first_actions: NDArray[np.int64]
-
-
-def sampled_table(mdp: TabularMDP) -> SampledTable:
-    """Return ``mdp`` ready for sampling."""
-    initial = np.cumsum(mdp.initial_distribution)
-    return SampledTable(
-        cumulative=np.cumsum(mdp.probability, axis=2),
-        next_state=np.array(mdp.next_state),
-        reward=np.array(mdp.reward),
-        terminated=np.array(mdp.terminated),
-        initial=initial,
-        guide=np.searchsorted(initial, np.arange(GUIDE) / GUIDE, side="right"),
-        limit=mdp.max_episode_steps or FOREVER,
-    )
 
 
 def no_records(n_episodes: int = 0) -> Records:
@@ -98,36 +64,18 @@ def no_records(n_episodes: int = 0) -> Records:
 @contextlib.contextmanager
 def _cached() -> Iterator[None]:
     """Let Numba keep what is decorated inside in `cache_folder`."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_folder())
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(cache_folder())
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
-
-
-@register_jitable(**INLINE)
-def _first_state(table: SampledTable, rng: Any) -> int:
-    u = draw(rng)
-    state = table.guide[int(u * GUIDE)]
-    while state < len(table.initial) and table.initial[state] <= u:
-        state += 1
-    return state if state < len(table.initial) else 0
-
-
-@register_jitable(**INLINE)
-def _outcome(table: SampledTable, state: int, action: int, rng: Any) -> int:
-    u = draw(rng)
-    if table.cumulative.shape[2] > 1:
-        for outcome in range(table.cumulative.shape[2]):
-            if table.cumulative[state, action, outcome] > u:
-                return outcome
-    return 0
+        config.CACHE_DIR = before
 
 
 with _cached():
 
-    @numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[untyped-decorator]
+    @numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload, untyped-decorator, unused-ignore]
     def train(table, algorithm, environment, progress, records, steps, episodes):  # type: ignore[no-untyped-def]
         """Take up to ``steps`` steps and end up to ``episodes`` episodes, learning from each step.
 
@@ -154,7 +102,7 @@ with _cached():
             refresh(core.q, s)
         while time < last_time and episode < last_episode:
             if state < 0:
-                state = _first_state(table, environment)
+                state = first_state(table, environment)
                 pending, length, episode_return = -1, 0, 0.0
             action = pending
             if action < 0:
@@ -162,8 +110,8 @@ with _cached():
             if length == 0 and episode < len(records.first_actions):
                 records.first_actions[episode] = action
             progress.seen[state] = True
-            outcome = _outcome(table, state, action, environment)
-            next_state = np.int64(table.next_state[state, action, outcome])
+            outcome = sample_outcome(table, state, action, environment)
+            next_state = int(table.next_state[state, action, outcome])
             reward = table.reward[state, action, outcome]
             terminated = table.terminated[state, action, outcome]
             length += 1
@@ -185,13 +133,8 @@ with _cached():
                 clock[LENGTH_SUM] += length
                 state = -1
         clock[ENDED] += episode - clock[EPISODES]
-        clock[STEPS], clock[EPISODES], clock[STATE], clock[PENDING], clock[LENGTH] = (
-            time,
-            episode,
-            state,
-            pending,
-            length,
-        )
+        clock[STEPS], clock[EPISODES], clock[LENGTH] = time, episode, length
+        clock[STATE], clock[PENDING] = state, pending
         tally[RETURN], tally[RETURN_SUM], tally[ERROR_SUM] = episode_return, return_sum, error_sum
 
 
@@ -236,3 +179,91 @@ class CompiledExecution:
     def restore(self, position: dict[str, Any]) -> None:
         """Put the environment's stream back."""
         set_generator_state(self._rng, position["environment"])
+
+
+def _check_compilable(settings: TabularSettings, agent: Any) -> None:
+    if not getattr(agent, "compiled", False):
+        raise UserError(f"train_many needs an algorithm with a compiled form; {settings.kind} has none, use make_agent")
+    if settings.execution == "plain" or settings.features.kind not in ("auto", "index"):
+        raise UserError(
+            f"train_many trains compiled, on a table; execution `{settings.execution}` with features "
+            f"`{settings.features.kind}` needs make_agent"
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trained:
+    """What `train_many` returns; the first axis is that of the pairs.
+
+    Attributes:
+        q: action values, shape (n_pairs, S, A).
+        steps: environment steps taken, shape (n_pairs,).
+        episodes: episodes ended, shape (n_pairs,).
+        returns: undiscounted return of each recorded episode, shape (n_pairs, record_episodes), NaN where it did
+            not end.
+        lengths: its steps, 0 where it did not end.
+        first_actions: its first action, -1 where it did not begin.
+    """
+
+    q: NDArray[np.float64]
+    steps: NDArray[np.int64]
+    episodes: NDArray[np.int64]
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    first_actions: NDArray[np.int64]
+
+
+def train_many(
+    mdp: TabularMDP,
+    pairs: Sequence[tuple[TabularSettings, int]],
+    *,
+    steps: int,
+    episodes: int | None = None,
+    record_episodes: int = 0,
+    n_threads: int | None = None,
+) -> Trained:
+    """Train many (settings, seed) pairs on one table, spread over the processor's cores.
+
+    Each pair draws from the streams its agent would draw from, so its Q-table is that of
+    ``make_agent(settings, ..., seed=seed, budget_steps=steps)`` after as many steps, whatever the threads.
+
+    Args:
+        mdp: the table.
+        pairs: settings and seeds; the settings may differ in all, their kinds included.
+        steps: environment steps of each pair, at most; schedules stretch over them.
+        episodes: episodes each pair ends, at most; default: no bound.
+        record_episodes: how many episodes of each pair to record, from the first.
+        n_threads: default: as many as there are cores.
+
+    Raises:
+        UserError: a pair's algorithm has no compiled form, or its settings ask for features or `plain`.
+
+    >>> from policylab.agents.tabular.q_learning import QLearningSettings
+    >>> mdp = TabularMDP.from_outcomes({0: {0: [(1.0, 0, 1.0, False)], 1: [(1.0, 0, 0.0, True)]}}, [1.0])
+    >>> trained = train_many(mdp, [(QLearningSettings(discount=0.5), seed) for seed in range(3)], steps=5000)
+    >>> trained.q[:, 0, 0].round(3).tolist()
+    [2.0, 2.0, 2.0]
+    """
+    size = Size(mdp.n_states, mdp.n_actions, 1, mdp.max_episode_steps or steps)
+    kinds = {settings.kind: AGENTS.load(settings.kind) for settings, _ in pairs}
+    for settings, _ in pairs:
+        _check_compilable(settings, kinds[settings.kind])
+    records = [no_records(record_episodes) for _ in pairs]
+    q = np.empty((len(pairs), size.n_features, size.n_actions))
+    table, limit = sampled_table(mdp), FOREVER if episodes is None else episodes
+
+    def train_one(place: int) -> Progress:
+        settings, seed = pairs[place]
+        core = make_core(settings, size, budget_steps=steps, rng=generator(seed, "agent"))
+        form = compiled_form(kinds[settings.kind].algorithm(settings, core, size=size))
+        progress = begin(size.n_features)
+        train(table, form, generator_state(generator(seed, "environment")), progress, records[place], steps, limit)
+        q[place] = core.q
+        return progress
+
+    done = [train_one(place) for place in range(min(1, len(pairs)))]  # compiles, if need be, in one thread
+    with ThreadPoolExecutor(n_threads or os.cpu_count()) as threads:
+        done += threads.map(train_one, range(1, len(pairs)))
+    clocks = np.array([progress.clock for progress in done], dtype=np.int64).reshape(len(pairs), -1)
+    stacked = [np.array([record[field] for record in records]) for field in range(3)]
+    return Trained(q, clocks[:, STEPS], clocks[:, EPISODES], *stacked)

@@ -8,7 +8,8 @@
 
 Importing this module registers them; the rules themselves follow by `register_rules`.
 """
-# ruff: noqa: D103 - the functions below are forms of those they overload
+# ruff: noqa: PLR0917 - rules take positional arguments
+# mypy: disable-error-code="untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from policylab.agents.rule import RULES, draw
 from policylab.agents.tabular.core import looks_ahead, update
 from policylab.agents.tabular.values import action_values, assign, features, maximum, recall, value
 
-INLINE = {"forceinline": True}
+INLINE: Any = {"forceinline": True}
 """The loops are fast only as one function: then tuples live in registers and calls cost nothing."""
 
 
@@ -190,12 +191,11 @@ def _assign(q: Any, feature: Any, action: Any, weight: Any) -> Callable[..., Any
 
 @form_of(update)
 def _update(algorithm: Any, step: Any) -> Callable[..., Any]:
-    rule = register_jitable(**INLINE)(algorithm.instance_class.update)
-    return lambda algorithm, step: rule(algorithm, step)
+    method = register_jitable(**INLINE)(algorithm.instance_class.update)
+    return lambda algorithm, step: method(algorithm, step)
 
 
 @form_of(looks_ahead)
 def _looks_ahead(algorithm: Any) -> Callable[..., Any]:
-    if algorithm.instance_class.look_ahead:
-        return lambda algorithm: True
-    return lambda algorithm: False
+    method = register_jitable(**INLINE)(algorithm.instance_class.looks_ahead)
+    return lambda algorithm: method(algorithm)

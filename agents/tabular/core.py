@@ -15,7 +15,7 @@ An algorithm is a tuple too: its `core`, its own arrays, and a method `update` t
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,12 +77,13 @@ class Size(NamedTuple):
 class Algorithm(Protocol):
     """A tuple of a `core` and own arrays, with the update of one algorithm."""
 
-    look_ahead: ClassVar[bool]
-    """Whether the next action is chosen before learning from a step."""
-
     @property
     def core(self) -> Core:
         """What every algorithm has."""
+        ...
+
+    def looks_ahead(self) -> bool:
+        """Return whether the next action is to be chosen before learning from a step."""
         ...
 
     def update(self, step: Step) -> float:
@@ -112,4 +113,4 @@ def update(algorithm: Algorithm, step: Step) -> float:
 
 def looks_ahead(algorithm: Algorithm) -> bool:
     """Return whether ``algorithm`` needs the next action chosen before it learns."""
-    return algorithm.look_ahead
+    return algorithm.looks_ahead()

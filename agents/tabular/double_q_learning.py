@@ -28,7 +28,10 @@ class DoubleQLearningAlgorithm(NamedTuple):
     core: Core
     first: Values
     second: Values
-    look_ahead = False
+
+    def looks_ahead(self) -> bool:
+        """The target does not need the action taken next."""
+        return False
 
     def update(self, step: Step) -> float:
         """Learn from one step; return |δ|."""

@@ -42,7 +42,7 @@ class DynaQAlgorithm(NamedTuple):
     | field | shape | meaning |
     |---|---|---|
     | model | | last outcome of every state and action |
-    | pairs | (n_states * n_actions,) | state * n_actions + action, the first `count[0]` entries can be drawn |
+    | pairs | (n_states * n_actions,) | state * n_actions + action, the first `n_pairs[0]` entries can be drawn |
     | last_taken | (n_states, n_actions) | step at which each action was last taken, 0 if never |
     | bonus | | κ of Dyna-Q+ |
     | plus | | whether untried actions of visited states can be drawn (Dyna-Q+, as leading nowhere) |
@@ -51,12 +51,15 @@ class DynaQAlgorithm(NamedTuple):
     core: Core
     model: Model
     pairs: NDArray[np.int64]
-    count: NDArray[np.int64]
+    n_pairs: NDArray[np.int64]
     last_taken: NDArray[np.int64]
     planning_steps: int
     bonus: float
     plus: bool
-    look_ahead = False
+
+    def looks_ahead(self) -> bool:
+        """The target does not need the action taken next."""
+        return False
 
     def update(self, step: Step) -> float:
         """Learn from one step and plan; return |δ| of the real step."""
@@ -72,16 +75,16 @@ class DynaQAlgorithm(NamedTuple):
 @rule
 def remember(algorithm: DynaQAlgorithm, step: Step) -> None:
     """Put the step into the model, and its pair (all of its state's, for Dyna-Q+) among those to draw from."""
-    model, state, action, n_actions = algorithm.model, step.state, step.action, algorithm.core.n_actions
+    model, state, action, n_actions = algorithm.model, int(step.state), step.action, algorithm.core.n_actions  # type: ignore[arg-type]
     if model.next_state[state, action] == UNKNOWN:
         if algorithm.plus:
             for other in range(n_actions):
                 model.next_state[state, other] = state
-                algorithm.pairs[algorithm.count[0]] = state * n_actions + other
-                algorithm.count[0] += 1
+                algorithm.pairs[algorithm.n_pairs[0]] = state * n_actions + other
+                algorithm.n_pairs[0] += 1
         else:
-            algorithm.pairs[algorithm.count[0]] = state * n_actions + action
-            algorithm.count[0] += 1
+            algorithm.pairs[algorithm.n_pairs[0]] = state * n_actions + action
+            algorithm.n_pairs[0] += 1
     observe(model, step)
     algorithm.last_taken[state, action] = step.time
 
@@ -90,7 +93,7 @@ def remember(algorithm: DynaQAlgorithm, step: Step) -> None:
 def plan_once(algorithm: DynaQAlgorithm, time: int) -> None:
     """Q-learning on one remembered step, its reward raised by κ sqrt(steps since it was taken)."""
     core, model = algorithm.core, algorithm.model
-    pair = int(algorithm.pairs[int(draw(core.rng) * algorithm.count[0])])
+    pair = int(algorithm.pairs[int(draw(core.rng) * algorithm.n_pairs[0])])
     state = pair // core.n_actions
     action = pair - state * core.n_actions
     reward = float(model.reward[state, action])
@@ -116,7 +119,7 @@ class DynaQ(TabularAgent):
             core,
             make_model(size),
             pairs=np.zeros(size.n_features * size.n_actions, dtype=np.int64),
-            count=np.zeros(1, dtype=np.int64),
+            n_pairs=np.zeros(1, dtype=np.int64),
             last_taken=size.table(0, np.int64),
             planning_steps=settings.planning_steps,
             bonus=settings.bonus if isinstance(settings, DynaQPlusSettings) else 0.0,

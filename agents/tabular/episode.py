@@ -1,5 +1,4 @@
 """The episode that Monte Carlo methods wait for the end of."""
-# ruff: noqa: PLR0917 - rules take positional arguments
 
 from __future__ import annotations
 

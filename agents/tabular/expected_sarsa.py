@@ -21,7 +21,10 @@ class ExpectedSarsaAlgorithm(NamedTuple):
     """Q(s, a) ← Q(s, a) + α [r + γ Σ π(a' given s') Q(s', a') - Q(s, a)], π the exploring policy."""
 
     core: Core
-    look_ahead = False
+
+    def looks_ahead(self) -> bool:
+        """The target does not need the action taken next."""
+        return False
 
     def update(self, step: Step) -> float:
         """Learn from one step; return |δ|."""

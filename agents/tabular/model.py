@@ -1,5 +1,4 @@
 """The learned model of the planning algorithms: what each action led to, the last time it was taken."""
-# ruff: noqa: PLR0917 - rules take positional arguments
 
 from __future__ import annotations
 

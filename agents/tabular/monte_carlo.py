@@ -37,7 +37,10 @@ class MonteCarloAlgorithm(NamedTuple):
     core: Core
     episode: Episode
     first: NDArray[np.int64]
-    look_ahead = True
+
+    def looks_ahead(self) -> bool:
+        """The target needs the action taken next."""
+        return True
 
     def update(self, step: Step) -> float:
         """Store one step; after the last, learn from all. Return the sum of |δ|."""
@@ -107,7 +110,10 @@ class OffPolicyMonteCarloAlgorithm(NamedTuple):
     episode: Episode
     probabilities: NDArray[np.float64]
     weights: Values
-    look_ahead = False
+
+    def looks_ahead(self) -> bool:
+        """The target does not need the action taken next."""
+        return False
 
     def update(self, step: Step) -> float:
         """Store one step; after the last, learn from the greedy tail. Return the sum of |δ|."""

@@ -35,7 +35,10 @@ class NStepSarsaAlgorithm(NamedTuple):
     rewards: NDArray[np.float64]
     ring: NDArray[np.int64]
     """Place of the oldest step, and number of steps held."""
-    look_ahead = True
+
+    def looks_ahead(self) -> bool:
+        """The target needs the action taken next."""
+        return True
 
     def update(self, step: Step) -> float:
         """Store one step, learn from those whose n rewards are known; return the sum of |δ|."""

@@ -6,8 +6,7 @@ from typing import Any
 
 from policylab.agents.exploration import choose
 from policylab.agents.features import Encoder
-from policylab.agents.tabular.core import Algorithm
-from policylab.agents.tabular.core import Step
+from policylab.agents.tabular.core import Algorithm, Step
 from policylab.agents.tabular.progress import (
     ENDED,
     EPISODES,
@@ -62,7 +61,7 @@ class PlainExecution:
         seen[state] = True
         observation, reward, terminated, truncated, _ = self._cursor.step(action + self._first_action)
         next_state, reward = self._encode(observation), float(reward)
-        next_action = choose(core, next_state, time + 1) if algorithm.look_ahead and not terminated else -1
+        next_action = choose(core, next_state, time + 1) if algorithm.looks_ahead() and not terminated else -1
         step = Step(time, state, action, reward, next_state, next_action, terminated, truncated)
         tally[ERROR_SUM] += algorithm.update(step)
         tally[RETURN] += reward

@@ -39,7 +39,10 @@ class PrioritizedSweepingAlgorithm(NamedTuple):
     priorities: Values
     planning_steps: int
     threshold: float
-    look_ahead = False
+
+    def looks_ahead(self) -> bool:
+        """The target does not need the action taken next."""
+        return False
 
     def update(self, step: Step) -> float:
         """Put the step into the model and sweep; return |δ| of the real step."""

@@ -21,7 +21,10 @@ class QLearningAlgorithm(NamedTuple):
     """Q(s, a) ← Q(s, a) + α [r + γ max Q(s', ·) - Q(s, a)]."""
 
     core: Core
-    look_ahead = False
+
+    def looks_ahead(self) -> bool:
+        """The target does not need the action taken next."""
+        return False
 
     def update(self, step: Step) -> float:
         """Learn from one step; return |δ|."""

@@ -21,7 +21,10 @@ class SarsaAlgorithm(NamedTuple):
     """Q(s, a) ← Q(s, a) + α [r + γ Q(s', a') - Q(s, a)], a' the action taken next."""
 
     core: Core
-    look_ahead = True
+
+    def looks_ahead(self) -> bool:
+        """The target needs the action taken next."""
+        return True
 
     def update(self, step: Step) -> float:
         """Learn from one step; return |δ|."""

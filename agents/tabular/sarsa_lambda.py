@@ -22,7 +22,10 @@ class SarsaLambdaAlgorithm(NamedTuple):
 
     core: Core
     traces: Traces
-    look_ahead = True
+
+    def looks_ahead(self) -> bool:
+        """The target needs the action taken next."""
+        return True
 
     def update(self, step: Step) -> float:
         """Learn from one step; return |δ|."""

@@ -45,13 +45,13 @@ class Traces(NamedTuple):
     | field | shape | meaning |
     |---|---|---|
     | eligibility | (n_features, n_actions) | e, 0 for all but the listed weights |
-    | listed | (n_features * n_actions,) | feature * n_actions + action, the first `count[0]` entries count |
-    | count | (1,) | how many are listed |
+    | listed | (n_features * n_actions,) | feature * n_actions + action, the first `n_listed[0]` entries count |
+    | n_listed | (1,) | how many are listed |
     """
 
     eligibility: NDArray[np.float64]
     listed: NDArray[np.int64]
-    count: NDArray[np.int64]
+    n_listed: NDArray[np.int64]
     decay: float
     kind: int
 
@@ -59,8 +59,8 @@ class Traces(NamedTuple):
 def make_traces(settings: TraceSettings, size: Size) -> Traces:
     """Return empty traces."""
     listed = np.zeros(size.n_features * size.n_actions, dtype=np.int64)
-    count = np.zeros(1, dtype=np.int64)
-    return Traces(size.table(0.0), listed, count, settings.trace_decay * settings.discount, KINDS[settings.traces])
+    n_listed = np.zeros(1, dtype=np.int64)
+    return Traces(size.table(0.0), listed, n_listed, settings.trace_decay * settings.discount, KINDS[settings.traces])
 
 
 @rule
@@ -69,8 +69,8 @@ def mark(traces: Traces, feature: int, action: int, alpha: float) -> None:
     eligibility = traces.eligibility
     old = eligibility[feature, action]
     if old == 0.0:
-        traces.listed[traces.count[0]] = feature * eligibility.shape[1] + action
-        traces.count[0] += 1
+        traces.listed[traces.n_listed[0]] = feature * eligibility.shape[1] + action
+        traces.n_listed[0] += 1
     if traces.kind == ACCUMULATING:
         eligibility[feature, action] = old + 1.0
     elif traces.kind == REPLACING:
@@ -89,7 +89,7 @@ def move_traced(core: Core, traces: Traces, step: Step, target: float, keep: boo
         mark(traces, feature, step.action, alpha)
     amount = alpha * delta / n_active
     place = 0
-    while place < traces.count[0]:
+    while place < traces.n_listed[0]:
         feature = int(traces.listed[place]) // n_actions
         action = int(traces.listed[place]) - feature * n_actions
         trace = float(traces.eligibility[feature, action])
@@ -97,8 +97,8 @@ def move_traced(core: Core, traces: Traces, step: Step, target: float, keep: boo
         trace = trace * traces.decay if keep else 0.0
         if trace < NEGLIGIBLE:
             traces.eligibility[feature, action] = 0.0
-            traces.count[0] -= 1
-            traces.listed[place] = traces.listed[traces.count[0]]
+            traces.n_listed[0] -= 1
+            traces.listed[place] = traces.listed[traces.n_listed[0]]
         else:
             traces.eligibility[feature, action] = trace
             place += 1

@@ -1,0 +1,77 @@
+"""`SampledTable`: a `TabularMDP` ready to be sampled by compiled loops, as Gymnasium samples it."""
+# ruff: noqa: PLR0917 - compiled functions take positional arguments
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import register_jitable
+from numpy.typing import NDArray
+
+from policylab.agents.rule import draw
+from policylab.agents.schedules import FOREVER
+from policylab.agents.tabular.compiled_rules import INLINE
+from policylab.envs.table import TabularMDP
+
+GUIDE = 1024
+"""Entries of the guide table; a power of two, so that scaling by it does not round."""
+
+
+class SampledTable(NamedTuple):
+    """A `TabularMDP` ready for sampling.
+
+    | field | shape | meaning |
+    |---|---|---|
+    | cumulative | (S, A, K) | cumulative outcome probabilities |
+    | next_state, reward, terminated | (S, A, K) | as in the model |
+    | initial | (S,) | cumulative initial distribution |
+    | guide | (GUIDE,) | first state whose cumulative probability exceeds i / GUIDE |
+    | limit | | steps after which an episode is truncated |
+
+    Source of the guide table: Chen & Asau (1974), "On generating random variates from an empirical
+    distribution"; it finds the state a linear search would find.
+    """
+
+    cumulative: NDArray[np.float64]
+    next_state: NDArray[np.int32]
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    initial: NDArray[np.float64]
+    guide: NDArray[np.int64]
+    limit: int
+
+
+def sampled_table(mdp: TabularMDP) -> SampledTable:
+    """Return ``mdp`` ready for sampling."""
+    initial = np.cumsum(mdp.initial_distribution)
+    return SampledTable(
+        cumulative=np.cumsum(mdp.probability, axis=2),
+        next_state=np.array(mdp.next_state),
+        reward=np.array(mdp.reward),
+        terminated=np.array(mdp.terminated),
+        initial=initial,
+        guide=np.searchsorted(initial, np.arange(GUIDE) / GUIDE, side="right"),
+        limit=mdp.max_episode_steps or FOREVER,
+    )
+
+
+@register_jitable(**INLINE)
+def first_state(table: SampledTable, rng: Any) -> int:
+    """Return the first state of an episode, by one draw."""
+    u = draw(rng)
+    state = table.guide[int(u * GUIDE)]
+    while state < len(table.initial) and table.initial[state] <= u:
+        state += 1
+    return state if state < len(table.initial) else 0
+
+
+@register_jitable(**INLINE)
+def sample_outcome(table: SampledTable, state: int, action: int, rng: Any) -> int:
+    """Return which outcome an action has, by one draw: the first whose cumulative probability exceeds it, or 0."""
+    u = draw(rng)
+    if table.cumulative.shape[2] > 1:
+        for outcome in range(table.cumulative.shape[2]):
+            if table.cumulative[state, action, outcome] > u:
+                return outcome
+    return 0
