@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from policylab.agents.policy import Policy
+from policylab.agents.policy import StoredPolicy
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Agent(Protocol):
         """Take ``steps`` more environment steps and learn from them."""
         ...
 
-    def policy(self) -> Policy:
+    def policy(self) -> StoredPolicy:
         """Return the greedy policy learned so far, independent of later learning."""
         ...
 

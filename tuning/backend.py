@@ -1,0 +1,102 @@
+"""Where a study's runs execute, seen from the study: jobs go in, reports and ends come out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from policylab.tuning.decisions import Configuration
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """A piece of one run: continue ``trial`` on ``seed`` from ``resource`` (0 is the start) to ``until``."""
+
+    trial: int
+    configuration: Configuration
+    seed: int
+    resource: int
+    until: int
+
+
+class Backend(Protocol):
+    """Executes jobs. Events are the log's ``report`` and ``end`` lines, without a decision among them."""
+
+    capacity: int
+    """How many jobs may be under way."""
+
+    def submit(self, job: Job) -> None:
+        """Begin a job; it goes on from the run's checkpoint where there is one."""
+        ...
+
+    def stop(self, trial: int, seed: int) -> None:
+        """Ask a job to end early; its ``end`` still comes."""
+        ...
+
+    def wait(self) -> Sequence[Mapping[str, Any]]:
+        """Return the next events, waiting for at least one while a job is under way."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """What an objective is asked to do.
+
+    Attributes:
+        configuration: dotted parameter path -> value.
+        seed: index of the tuning seed; equal indices mean equal randomness for every configuration.
+        resource: resource already used; 0 on the first call.
+        until: resource to reach.
+        checkpoint: folder that belongs to this (configuration, seed): restore from it when ``resource`` > 0,
+            save into it before returning.
+    """
+
+    configuration: Configuration
+    seed: int
+    resource: int
+    until: int
+    checkpoint: Path
+
+
+Objective: TypeAlias = Callable[[Task], float | Iterable[tuple[int, float]]]
+"""Trains from ``task.resource`` to ``task.until``; returns the final value, or yields (resource, value) reports."""
+
+
+class InlineBackend:
+    """Calls an objective in this process, one job at a time: exact, and fast for small objectives."""
+
+    capacity = 1
+
+    def __init__(self, objective: Objective, *, folder: Path) -> None:
+        self._objective = objective
+        self._folder = folder
+        self._job: Job | None = None
+
+    def submit(self, job: Job) -> None:
+        """Keep the job for the next `wait`."""
+        self._job = job
+
+    def stop(self, trial: int, seed: int) -> None:
+        """Nothing to do: a job has ended before its events are seen."""
+
+    def wait(self) -> Sequence[Mapping[str, Any]]:
+        """Execute the job and return its events."""
+        job, self._job = self._job, None
+        if job is None:
+            return []
+        at: dict[str, Any] = {"trial": job.trial, "seed": job.seed}
+        checkpoint = self._folder / f"{job.trial:06d}-{job.seed}"
+        task = Task(job.configuration, job.seed, job.resource, job.until, checkpoint)
+        events: list[dict[str, Any]] = []
+        try:
+            for resource, value in _reports(self._objective(task), until=job.until):
+                events.append({"event": "report", **at, "resource": int(resource), "value": float(value)})
+        except Exception as error:  # the objective is foreign code: its failure ends the run, not the study
+            return [*events, {"event": "end", **at, "error": f"{type(error).__name__}: {error}"}]
+        return [*events, {"event": "end", **at, "error": None}]
+
+
+def _reports(answer: float | Iterable[tuple[int, float]], *, until: int) -> Iterable[tuple[int, float]]:
+    return answer if isinstance(answer, Iterable) else [(until, float(answer))]

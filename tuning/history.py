@@ -1,0 +1,144 @@
+"""The state of a study, rebuilt from its events alone; searchers and schedulers see nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from policylab.tuning.decisions import AddSeed, Configuration, Decision, Resume, Start, Stop
+
+
+class RunState(enum.Enum):
+    """Where one (trial, seed) run stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"  # reached the resource it was given; can be resumed
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclasses.dataclass(slots=True)
+class Run:
+    """One configuration on one seed.
+
+    Attributes:
+        seed: index of the tuning seed.
+        until: resource it may use, in the study's unit (environment steps for agents).
+        state: see `RunState`.
+        curve: resource -> reported value, larger is better, in the order reported.
+        error: why it failed.
+    """
+
+    seed: int
+    until: int
+    state: RunState = RunState.RUNNING
+    curve: dict[int, float] = dataclasses.field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def resource(self) -> int:
+        """Resource used so far."""
+        return max(self.curve, default=0)
+
+    @property
+    def value(self) -> float | None:
+        """The last reported value."""
+        return self.curve[self.resource] if self.curve else None
+
+
+@dataclasses.dataclass(slots=True)
+class Trial:
+    """One configuration and its runs by seed; ``stopped`` holds the reason once it is given up."""
+
+    id: int
+    configuration: Configuration
+    runs: dict[int, Run] = dataclasses.field(default_factory=dict)
+    stopped: str | None = None
+
+    def values_at(self, resource: int) -> dict[int, float]:
+        """Return seed -> value reported at exactly ``resource``."""
+        return {seed: run.curve[resource] for seed, run in self.runs.items() if resource in run.curve}
+
+    @property
+    def failed(self) -> bool:
+        """Whether a run of it failed: the configuration is then never proposed as best."""
+        return any(run.state is RunState.FAILED for run in self.runs.values())
+
+
+class History:
+    """Every trial of a study and what it cost, as of the last event applied.
+
+    Values are *larger is better*: the study turns the sign of a metric to be minimised once, where it enters.
+
+    Attributes:
+        max_resource: the resource of a full training.
+        trials: by id.
+        spent: resource used in all.
+    """
+
+    def __init__(self, *, max_resource: int) -> None:
+        self.max_resource = max_resource
+        self.trials: dict[int, Trial] = {}
+        self.spent = 0
+
+    def decide(self, decision: Decision) -> None:
+        """Apply a decision."""
+        if isinstance(decision, Start):
+            self.trials[decision.trial] = Trial(decision.trial, decision.configuration)
+        trial = self.trials[decision.trial]
+        if isinstance(decision, Start | AddSeed):
+            trial.runs[decision.seed] = Run(decision.seed, decision.until)
+        elif isinstance(decision, Resume):
+            run = trial.runs[decision.seed]
+            run.until, run.state = decision.until, RunState.RUNNING
+        elif isinstance(decision, Stop):
+            self._stop(trial, decision)
+
+    def _stop(self, trial: Trial, decision: Stop) -> None:
+        if decision.seed is None:
+            trial.stopped = decision.reason
+        for run in trial.runs.values():
+            if decision.seed in (None, run.seed) and run.state in (RunState.RUNNING, RunState.PAUSED):
+                run.state = RunState.STOPPED
+
+    def report(self, trial: int, seed: int, *, resource: int, value: float) -> None:
+        """Apply one report; a repeated one (after a resume) changes nothing."""
+        run = self.trials[trial].runs[seed]
+        if resource > run.resource:
+            self.spent += resource - run.resource
+            run.curve[resource] = value
+
+    def end(self, trial: int, seed: int, *, error: str | None = None) -> None:
+        """Apply the end of a run's piece of work: it reached ``until``, was stopped, or failed."""
+        run = self.trials[trial].runs[seed]
+        run.error = error
+        if error is not None:
+            run.state = RunState.FAILED
+        elif run.state is RunState.RUNNING:
+            run.state = RunState.PAUSED
+
+    def runs(self) -> Iterator[tuple[Trial, Run]]:
+        """Every run with its trial, in the order they were started."""
+        return ((trial, run) for trial in self.trials.values() for run in trial.runs.values())
+
+    @property
+    def running(self) -> int:
+        """How many runs are executing."""
+        return sum(run.state is RunState.RUNNING for _, run in self.runs())
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Apply one event of the log; see `policylab.tuning.log`."""
+        kind = event["event"]
+        if kind == "report":
+            self.report(event["trial"], event["seed"], resource=event["resource"], value=event["value"])
+        elif kind == "end":
+            self.end(event["trial"], event["seed"], error=event.get("error"))
+        elif kind in DECISIONS:
+            fields = {name: value for name, value in event.items() if name not in ("event", "number")}
+            self.decide(DECISIONS[kind](**fields))
+
+
+DECISIONS: dict[str, type[Any]] = {"start": Start, "resume": Resume, "add_seed": AddSeed, "stop": Stop}
+"""Name of each decision in the log."""

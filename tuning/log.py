@@ -1,0 +1,84 @@
+"""The event log of a study: append-only JSON lines, the only state a study has.
+
+| event | fields |
+|---|---|
+| study | schema_version, seed, settings, space: first line, once |
+| start | trial, configuration, seed, until, reason |
+| resume, add_seed | trial, seed, until, reason |
+| stop | trial, seed (null: the whole trial), reason |
+| report | trial, seed, resource, value (larger is better) |
+| end | trial, seed, error (null unless it failed) |
+| complete | reason: last line |
+
+Whatever a study decides is a function of these lines and of its seed, so a killed study continues, and a
+finished one can be replayed and checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from policylab.errors import RunDirectoryError
+from policylab.files import append_line, content_hash, drop_torn_tail, read_lines
+from policylab.tuning.decisions import Decision
+from policylab.tuning.history import DECISIONS, History
+
+_NAMES = {kind: name for name, kind in DECISIONS.items()}
+
+
+class EventLog:
+    """A study's log file, or a log in memory when ``path`` is None."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.events: list[dict[str, Any]] = []
+        if path is not None:
+            drop_torn_tail(path)
+            self.events = read_lines(path)
+
+    def append(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Add an event, flushed to disk before it takes effect."""
+        line = dict(event)
+        if self._path is not None:
+            append_line(self._path, line)
+        self.events.append(line)
+        return line
+
+    def open(self, facts: Mapping[str, Any]) -> None:
+        """Write the first line, or check that the log belongs to the same study.
+
+        Raises:
+            RunDirectoryError: the log was written with other settings.
+        """
+        first = {"event": "study", "schema_version": 1, **facts}
+        if not self.events:
+            self.append(first)
+        elif content_hash(self.events[0]) != content_hash(first):
+            raise RunDirectoryError(
+                f"{self._path}: this log belongs to a study with other settings; tune into another folder"
+            )
+
+    @property
+    def completed(self) -> str | None:
+        """Why the study ended, or None while it has not."""
+        last = self.events[-1] if self.events else {}
+        return last["reason"] if last.get("event") == "complete" else None
+
+    def replay(self, history: History) -> Iterator[dict[str, Any]]:
+        """Apply every event to ``history``, yielding each after it was applied."""
+        for event in self.events:
+            history.apply(event)
+            yield event
+
+
+def decision_event(decision: Decision) -> dict[str, Any]:
+    """Return the log line of a decision.
+
+    >>> from policylab.tuning.decisions import Stop
+    >>> decision_event(Stop(trial=3, seed=None, reason="dropped"))
+    {'event': 'stop', 'trial': 3, 'seed': None, 'reason': 'dropped'}
+    """
+    return {"event": _NAMES[type(decision)], **dataclasses.asdict(decision)}

@@ -1,0 +1,144 @@
+"""The one loop that drives a study: ask, log, execute, observe; from the start or from a log.
+
+scheduler + searcher --decision--> log --> backend --report, end--> log --> history --> scheduler ...
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from policylab.seeding import generator
+from policylab.tuning.backend import Backend, Job
+from policylab.tuning.decisions import Configuration, Decision, Start, Stop
+from policylab.tuning.history import History, RunState
+from policylab.tuning.limits import Limits
+from policylab.tuning.log import EventLog, decision_event
+from policylab.tuning.scheduler import Scheduler
+from policylab.tuning.searcher import Searcher
+
+Observer = Callable[[History], None]
+
+
+class Study:
+    """A scheduler and a searcher spending a budget on a backend, with a log as its only state.
+
+    Args:
+        searcher: proposes configurations.
+        scheduler: decides what to spend on.
+        backend: executes.
+        log: empty, or of an interrupted study with the same settings.
+        limits: when it is over; ``target`` in the direction of larger is better.
+        max_resource: resource of a full training.
+        seed: root of the searcher's and the scheduler's streams.
+
+    Attributes:
+        history: everything that happened; larger values are better there.
+    """
+
+    def __init__(
+        self,
+        *,
+        searcher: Searcher,
+        scheduler: Scheduler,
+        backend: Backend,
+        log: EventLog,
+        limits: Limits,
+        max_resource: int,
+        seed: int,
+    ) -> None:
+        self._searcher = searcher
+        self._scheduler = scheduler
+        self._backend = backend
+        self._log = log
+        self.history = History(max_resource=max_resource)
+        self._limits = limits
+        self._seed = seed
+
+    def run(self, *, elapsed_s: float = 0.0, observe: Observer | None = None) -> str:
+        """Carry the study to its end; return why it ended.
+
+        Args:
+            elapsed_s: seconds used by earlier sessions, for the wall-clock limit.
+            observe: called after every change.
+        """
+        for _ in self._log.replay(self.history):
+            pass
+        if self._log.completed is not None:
+            return self._log.completed
+        started = time.monotonic() - elapsed_s
+        self._resubmit()
+        while True:
+            over = self._limits.met(self.history, elapsed_s=time.monotonic() - started)
+            if over is None:
+                self._fill()
+            elif self.history.running:
+                self._stop_all(over)
+            if not self.history.running and not self._pending:
+                break
+            for event in self._backend.wait():
+                self._pending -= event["event"] == "end"
+                self.history.apply(self._log.append(event))
+            if observe is not None:
+                observe(self.history)
+        reason = over or "nothing left to try"
+        self._log.append({"event": "complete", "reason": reason})
+        return reason
+
+    _pending = 0
+    """Jobs whose end has not come yet."""
+
+    def _resubmit(self) -> None:
+        """Continue the runs that were under way when the last session was cut off."""
+        for trial, run in self.history.runs():
+            if run.state is RunState.RUNNING:
+                self._submit(trial.id, run.seed)
+
+    def _fill(self) -> None:
+        """Ask for decisions until the backend is full or there is nothing to do."""
+        while self._pending < self._backend.capacity:
+            # The stream depends on how much has been decided, not on how often was asked: replays agree.
+            rng = generator(self._seed, "scheduler", len(self._log.events))
+            decisions = self._scheduler.next(self.history, propose=self._propose, rng=rng)
+            if not decisions:
+                return
+            for decision in decisions:
+                self._carry_out(decision)
+
+    def _propose(self) -> Configuration | None:
+        n_started = len(self.history.trials)
+        if self._limits.trials is not None and n_started >= self._limits.trials:
+            return None
+        return self._searcher.suggest(self.history, rng=generator(self._seed, "searcher", n_started))
+
+    def _carry_out(self, decision: Decision) -> None:
+        running = [
+            run.seed
+            for run in (self.history.trials[decision.trial].runs.values() if not isinstance(decision, Start) else ())
+            if run.state is RunState.RUNNING
+        ]
+        self._log.append(decision_event(decision))
+        self.history.decide(decision)
+        if not isinstance(decision, Stop):
+            self._submit(decision.trial, decision.seed)
+            return
+        for seed in running:
+            if decision.seed in (None, seed):
+                self._backend.stop(decision.trial, seed)
+
+    def _submit(self, trial: int, seed: int) -> None:
+        run = self.history.trials[trial].runs[seed]
+        configuration = self.history.trials[trial].configuration
+        self._backend.submit(Job(trial, configuration, seed, run.resource, run.until))
+        self._pending += 1
+
+    def _stop_all(self, reason: str) -> None:
+        for trial, run in list(self.history.runs()):
+            if run.state is RunState.RUNNING:
+                self._carry_out(Stop(trial.id, run.seed, reason))
+
+
+def study_facts(settings: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
+    """Return the first line of a study's log: everything that determines its decisions."""
+    return {"seed": seed, "settings": dict(settings)}
