@@ -5,7 +5,9 @@
 Plain Python Q-learning, bound to the interpreter lock, in one process beside the tracking or in one
 process per core (so that the follower finds no idle core), writing 20 report lines a second and run.
 Rounds alternate between untracked and tracked. The slowdown compares the fastest rounds, which other work on
-the machine disturbs least, and the medians. A fresh store includes the creation of MLflow's tables.
+the machine disturbs least, and the medians. With every core busy, the follower's share of the core time bounds
+what it can have taken from the training, however noisy the machine. A fresh store includes the creation of
+MLflow's tables.
 """
 
 from __future__ import annotations

@@ -35,13 +35,15 @@ def flatten(value: Any, *, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def numbers(document: Mapping[str, Any], *, prefix: str = "") -> dict[str, float]:
     """Return the numbers of ``document`` by slash-separated name; an interval has a low and a high.
 
-    Other lists are samples, not figures, and left out.
+    Other lists are samples, not figures, and left out, as is the format's version.
 
     >>> numbers({"selected": {"value": 0.5, "ci": [0.4, 0.6], "note": "x"}, "returns": [1, 2, 3]})
     {'selected/value': 0.5, 'selected/ci_low': 0.4, 'selected/ci_high': 0.6}
     """
     found: dict[str, float] = {}
     for key, value in document.items():
+        if key == "schema_version":
+            continue
         name = f"{prefix}/{key}" if prefix else str(key)
         if isinstance(value, Mapping):
             found.update(numbers(value, prefix=name))

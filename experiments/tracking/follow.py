@@ -172,6 +172,8 @@ def _watch(orders: IO[bytes], finish: threading.Event, *, parent_pid: int) -> No
         elif select.select([orders], [], [], 1.0)[0]:
             if orders.readline() != b"finish\n":
                 break  # the parent's end of the pipe is closed
+            with contextlib.suppress(OSError):  # only root may; nothing trains any more
+                os.setpriority(os.PRIO_PROCESS, os.getpid(), 0)
             finish.set()
     os._exit(0)
 

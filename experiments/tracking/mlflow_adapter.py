@@ -125,7 +125,9 @@ class MlflowTracker:
         child = self._children[trial.path].info.run_id
         ended_ms = int((trial.folder / "result.json").stat().st_mtime * 1000)
         step = int(as_number(result.get("steps")) or 0)
-        metrics = [Metric(safe_name(name), value, ended_ms, step) for name, value in _figures(result, prefix="final")]
+        metrics = [
+            Metric(safe_name(name), value, ended_ms, step) for name, value in numbers(result, prefix="final").items()
+        ]
         self._write(child, metrics=metrics, tags={"policylab.result": document_hash(result)})
         status = {"failed": "FAILED", "interrupted": KILLED}.get(str(result.get("status")), FINISHED)
         self._client.set_terminated(child, status, ended_ms)
@@ -139,7 +141,7 @@ class MlflowTracker:
         ended_ms = int(max((file.stat().st_mtime for file in files), default=run.created_ms / 1000) * 1000)
         digest = files_hash(run.folder, files)
         if self._parent_tags.get("policylab.artifacts") != digest:
-            metrics = [Metric(safe_name(name), value, ended_ms, 0) for name, value in _figures(result)]
+            metrics = [Metric(safe_name(name), value, ended_ms, 0) for name, value in numbers(result).items()]
             self._write(parent, metrics=metrics)
             self._upload(run, files)
             self._mark("policylab.artifacts", digest)
@@ -294,11 +296,6 @@ class MlflowTracker:
                     source.write_text(redacted(file.read_text()))
                 folder = relative.parent.as_posix()
                 self._client.log_artifact(str(self.run_id), str(source), None if folder == "." else folder)
-
-
-def _figures(document: Mapping[str, Any], *, prefix: str = "") -> list[tuple[str, float]]:
-    found = numbers(document, prefix=prefix)
-    return [(name, value) for name, value in found.items() if not name.endswith("schema_version")]
 
 
 def _quoted(text: str) -> str:
