@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from policylab.errors import UnknownNameError
-from policylab.experiments.verify import bandits, gridworlds, temporal_difference, textbook, toy_text
+from policylab.experiments.verify import bandits, gridworlds, maximization_bias, temporal_difference, textbook, toy_text
 from policylab.experiments.verify.rows import Check, Estimate, Row
 
 __all__ = ["CHECKS", "Check", "Estimate", "Row", "checks", "verify"]
@@ -15,6 +15,7 @@ CHECKS: tuple[Check, ...] = (
     *gridworlds.CHECKS,
     *textbook.CHECKS,
     *bandits.CHECKS,
+    *maximization_bias.CHECKS,
     *temporal_difference.CHECKS,
 )
 """Every check, the quick exact ones first."""

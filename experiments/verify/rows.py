@@ -5,8 +5,7 @@ A row passes if |measured - published| <= tolerance, and the tolerance is made o
 | part | when | size |
 |---|---|---|
 | rounding | always | half of the last published digit |
-| sampling | measured by simulation | `STANDARD_ERRORS` standard errors of the measurement |
-| | published by simulation too | the same times sqrt(2), the error of a difference |
+| sampling | measured or published by simulation | `STANDARD_ERRORS` standard errors of the difference |
 | slack | stated with its reason | as the check says |
 """
 
@@ -67,7 +66,7 @@ class Check:
         measure: recomputes it with the project's own code, exactly or as an `Estimate`.
         slack: further tolerance, in units of the number.
         reason: why there is slack.
-        simulated: whether the published number comes from a simulation of the same size.
+        published_error: standard error of the published number, if it comes from a simulation.
     """
 
     name: str
@@ -76,7 +75,7 @@ class Check:
     measure: Callable[[], float | Estimate]
     slack: float = 0.0
     reason: str = ""
-    simulated: bool = False
+    published_error: float = 0.0
 
     def run(self) -> Row:
         """Measure and compare.
@@ -85,27 +84,23 @@ class Check:
         True
         """
         measured = self.measure()
-        if isinstance(measured, Estimate):
-            value, sampling = measured.value, STANDARD_ERRORS * measured.standard_error
-        else:
-            value, sampling = float(measured), 0.0
-        sampling *= math.sqrt(2.0) if self.simulated else 1.0
+        estimate = measured if isinstance(measured, Estimate) else Estimate(float(measured), 0.0)
+        sampling = STANDARD_ERRORS * math.hypot(estimate.standard_error, self.published_error)
         published = float(self.published)
         tolerance = half_digit(self.published) + sampling + self.slack + ARITHMETIC * abs(published)
         return Row(
             name=self.name,
-            measured=value,
+            measured=estimate.value,
             published=published,
             tolerance=tolerance,
             source=f"{self.source} [{self._justification(sampling)}]",
-            passed=bool(abs(value - published) <= tolerance),
+            passed=bool(abs(estimate.value - published) <= tolerance),
         )
 
     def _justification(self, sampling: float) -> str:
         parts = ["last digit"]
         if sampling:
-            errors = "4 standard errors of a difference" if self.simulated else "4 standard errors"
-            parts.append(f"{errors} {sampling:.2g}")
+            parts.append(f"{STANDARD_ERRORS:g} standard errors {sampling:.2g}")
         if self.slack:
             parts.append(f"{self.slack:g}: {self.reason}")
         return " + ".join(parts)

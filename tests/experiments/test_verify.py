@@ -7,7 +7,7 @@ import pytest
 
 from policylab.envs import jacks_car_rental
 from policylab.errors import UnknownNameError
-from policylab.experiments.verify import CHECKS, Check, Estimate, Row, checks, textbook, verify
+from policylab.experiments.verify import CHECKS, Check, Estimate, Row, checks, temporal_difference, textbook, verify
 from policylab.experiments.verify.rows import half_digit
 
 
@@ -83,6 +83,11 @@ def test_other_rewards_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(row.passed for row in rows)
 
 
+def test_a_learner_that_explores_more_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temporal_difference, "EPSILON", 0.15)
+    assert [row.passed for row in verify("Cliff, asymptotic: SARSA, α 0.1")] == [False]
+
+
 @pytest.mark.parametrize(
     ("measured", "passed"), [(2.5, True), (2.505, True), (2.506, False), (2.494, False), (float("nan"), False)]
 )
@@ -95,7 +100,7 @@ def test_exact_number_must_agree_to_the_last_digit(measured: float, passed: bool
 
 def test_sampling_error_widens_the_tolerance_by_four_standard_errors() -> None:
     assert _check(Estimate(2.9, 0.1)).run().tolerance == pytest.approx(0.405)
-    assert _check(Estimate(2.9, 0.1), simulated=True).run().tolerance == pytest.approx(0.005 + 0.4 * 2**0.5)
+    assert _check(Estimate(2.9, 0.3), published_error=0.4).run().tolerance == pytest.approx(0.005 + 4 * 0.5)
     assert "4 standard errors 0.4" in _check(Estimate(2.9, 0.1)).run().source
 
 
