@@ -80,7 +80,7 @@ class TabularAgent:
         self.execution_report = self._report_execution(env)
         self._execution = self._make_execution(env, generator(seed, "environment"))
         self._identity = {
-            "agent": settings.model_dump(mode="json"),
+            "agent": settings.model_dump(mode="json", exclude={"execution"}),
             "environment": env_settings.model_dump(mode="json"),
             "execution": self.execution_report["kind"],
         }
@@ -166,13 +166,7 @@ class TabularAgent:
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Return every array of the state, by name, to be saved or filled."""
-        parts: dict[str, Any] = {"": self._algorithm, "core.": self._algorithm.core, "progress.": self._progress}
-        return {
-            prefix + name: array
-            for prefix, part in parts.items()
-            for name, array in part._asdict().items()
-            if isinstance(array, np.ndarray)
-        }
+        return {**_arrays_in(self._algorithm), **_arrays_in(self._progress, "progress.")}
 
     def _check(self, settings: TabularSettings) -> None:
         if self.size.n_active == 1:
@@ -234,14 +228,25 @@ def _size(env: gym.Env[Any, Any], encoder: Encoder) -> Size:
     return Size(encoder.n_features, int(actions.n), encoder.n_active, limit)
 
 
+def _arrays_in(part: Any, prefix: str = "") -> dict[str, NDArray[Any]]:
+    """Return the arrays of a tuple and of the tuples in it, by dotted name."""
+    found: dict[str, NDArray[Any]] = {}
+    for name, field in part._asdict().items():
+        if isinstance(field, np.ndarray):
+            found[prefix + name] = field
+        elif hasattr(field, "_asdict"):
+            found.update(_arrays_in(field, f"{prefix}{name}."))
+    return found
+
+
 def _prefixed(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _difference(theirs: Any, ours: dict[str, Any]) -> str:
-    """Name the first part in which two identities differ."""
-    for part in ours:
-        found = theirs.get(part) if isinstance(theirs, dict) else None
-        if found != ours[part]:
-            return f"{part} {canonical_json(found)[:150]} instead of {canonical_json(ours[part])[:150]}"
-    return "an unknown one"
+def _difference(theirs: Any, ours: Any, place: str = "") -> str:  # noqa: PLR0917 - two sides and where they are
+    """Name the first part in which two identities, nested mappings, differ."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(name) != ours.get(name):
+                return _difference(theirs.get(name), ours.get(name), f"{place}.{name}" if place else name)
+    return f"{place} {canonical_json(theirs)[:100]} instead of {canonical_json(ours)[:100]}"

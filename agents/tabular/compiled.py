@@ -55,10 +55,9 @@ class Records(NamedTuple):
     first_actions: NDArray[np.int64]
 
 
-def no_records(n_episodes: int = 0) -> Records:
-    """Return records with room for ``n_episodes``; a return of NaN marks an episode that did not end."""
-    lengths = np.zeros(n_episodes, dtype=np.int64)
-    return Records(np.full(n_episodes, np.nan), lengths, np.full(n_episodes, -1, dtype=np.int64))
+def no_records(*shape: int) -> Records:
+    """Return records with nothing in them; a return of NaN marks an episode that did not end."""
+    return Records(np.full(shape, np.nan), np.zeros(shape, dtype=np.int64), np.full(shape, -1, dtype=np.int64))
 
 
 @contextlib.contextmanager
@@ -168,7 +167,7 @@ class CompiledExecution:
         """Take ``steps`` environment steps and learn from each."""
         form = compiled_form(self._algorithm)
         environment = generator_state(self._rng)
-        train(self._table, form, environment, progress, no_records(), steps, FOREVER)
+        train(self._table, form, environment, progress, no_records(0), steps, FOREVER)
         set_generator_state(self._rng, environment)
         set_generator_state(self._algorithm.core.rng, form.core.rng)
 
@@ -248,22 +247,23 @@ def train_many(
     kinds = {settings.kind: AGENTS.load(settings.kind) for settings, _ in pairs}
     for settings, _ in pairs:
         _check_compilable(settings, kinds[settings.kind])
-    records = [no_records(record_episodes) for _ in pairs]
+    records = no_records(len(pairs), record_episodes)
+    progress = [begin(size.n_features) for _ in pairs]
     q = np.empty((len(pairs), size.n_features, size.n_actions))
     table, limit = sampled_table(mdp), FOREVER if episodes is None else episodes
 
-    def train_one(place: int) -> Progress:
+    def train_one(place: int) -> None:
         settings, seed = pairs[place]
         core = make_core(settings, size, budget_steps=steps, rng=generator(seed, "agent"))
         form = compiled_form(kinds[settings.kind].algorithm(settings, core, size=size))
-        progress = begin(size.n_features)
-        train(table, form, generator_state(generator(seed, "environment")), progress, records[place], steps, limit)
+        environment = generator_state(generator(seed, "environment"))
+        train(table, form, environment, progress[place], Records(*(kept[place] for kept in records)), steps, limit)
         q[place] = core.q
-        return progress
 
-    done = [train_one(place) for place in range(min(1, len(pairs)))]  # compiles, if need be, in one thread
+    for place in range(min(1, len(pairs))):
+        train_one(place)  # compiles, if need be, before there are threads to wait for it
     with ThreadPoolExecutor(n_threads or os.cpu_count()) as threads:
-        done += threads.map(train_one, range(1, len(pairs)))
-    clocks = np.array([progress.clock for progress in done], dtype=np.int64).reshape(len(pairs), -1)
-    stacked = [np.array([record[field] for record in records]) for field in range(3)]
-    return Trained(q, clocks[:, STEPS], clocks[:, EPISODES], *stacked)
+        for _ in threads.map(train_one, range(1, len(pairs))):
+            pass
+    clocks = np.array([one.clock[[STEPS, EPISODES]] for one in progress], dtype=np.int64).reshape(-1, 2)
+    return Trained(q, clocks[:, 0], clocks[:, 1], *records)

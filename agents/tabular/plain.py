@@ -20,7 +20,7 @@ from policylab.agents.tabular.progress import (
     STEPS,
     Progress,
 )
-from policylab.agents.tabular.values import State
+from policylab.agents.tabular.values import State, features
 from policylab.envs.cursor import EpisodeCursor
 
 
@@ -41,6 +41,8 @@ class PlainExecution:
             if progress.clock[STATE] < 0:
                 state = self._begin_episode(progress)
             state = self._step(progress, state)
+        if steps and progress.clock[STATE] >= 0:
+            progress.clock[STATE] = features(state)[0]
 
     def _encode(self, observation: Any) -> State:
         active = self._encoder.encode(observation)
