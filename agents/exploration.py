@@ -55,7 +55,7 @@ class Softmax(Settings):
     """Actions in proportion to exp(value / temperature)."""
 
     kind: Literal["softmax"] = "softmax"
-    temperature: Annotated[ScheduleSettings, within(0.0, math.inf, open_low=True)] = Field(
+    temperature: Annotated[ScheduleSettings, within(0.0, math.inf, open_start=True, open_end=True)] = Field(
         default=Constant(value=1.0), description="temperature, in units of return; lower is greedier"
     )
 

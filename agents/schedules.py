@@ -84,14 +84,22 @@ ScheduleSettings = Annotated[
 ]
 
 
-def within(low: float, high: float, *, open_low: bool = False) -> AfterValidator:
-    """Return a validator that keeps every value a schedule takes in [low, high], or (low, high]."""
+def within(low: float, high: float, *, open_start: bool = False, open_end: bool = False) -> AfterValidator:
+    """Return a validator that keeps every value a schedule takes in [low, high].
+
+    Args:
+        low: lower bound.
+        high: upper bound.
+        open_start: whether a constant, or a first value, must be greater than ``low``.
+        open_end: whether a last value must be greater than ``low``.
+    """
 
     def check(schedule: AnySchedule) -> AnySchedule:
         for name in ("value", "start", "end"):
             number = getattr(schedule, name, None)
-            if number is not None and not (low < number <= high if open_low else low <= number <= high):
-                bounds = f"greater than {low:g}" if open_low else f"at least {low:g}"
+            is_open = open_end if name == "end" else open_start
+            if number is not None and not (low < number <= high if is_open else low <= number <= high):
+                bounds = f"greater than {low:g}" if is_open else f"at least {low:g}"
                 limit = "" if math.isinf(high) else f" and at most {high:g}"
                 raise ValueError(f"{name} must be {bounds}{limit}, got {number:g}")
         return schedule

@@ -13,7 +13,7 @@ from policylab.agents.schedules import Constant, ScheduleSettings, within
 from policylab.config import Settings
 
 ExecutionKind = Literal["auto", "plain", "compiled"]
-LearningRate = Annotated[ScheduleSettings, within(0.0, math.inf, open_low=True)]
+LearningRate = Annotated[ScheduleSettings, within(0.0, math.inf, open_start=True)]
 
 
 class TabularSettings(Settings):

@@ -89,6 +89,9 @@ def test_the_ranges_of_each_use_are_checked():
         Softmax(temperature=0.0)
     with pytest.raises(ValidationError, match=r"value must be greater than 0, got -0\.1"):
         QLearningSettings(learning_rate=-0.1)
+    with pytest.raises(ValidationError, match="end must be greater than 0, got 0"):
+        Softmax(temperature={"kind": "linear", "start": 1.0, "end": 0.0})
+    QLearningSettings(learning_rate={"kind": "linear", "start": 1.0, "end": 0.0})
 
 
 def test_the_experiment_file_of_the_manual_is_valid():
