@@ -28,6 +28,7 @@ class Run:
         until: resource it may use, in the study's unit (environment steps for agents).
         state: see `RunState`.
         curve: resource -> reported value, larger is better, in the order reported.
+        averages: resource -> mean of the values reported until then.
         error: why it failed.
     """
 
@@ -35,12 +36,13 @@ class Run:
     until: int
     state: RunState = RunState.RUNNING
     curve: dict[int, float] = dataclasses.field(default_factory=dict)
+    averages: dict[int, float] = dataclasses.field(default_factory=dict)
     error: str | None = None
 
     @property
     def resource(self) -> int:
         """Resource used so far."""
-        return max(self.curve, default=0)
+        return next(reversed(self.curve), 0)
 
     @property
     def value(self) -> float | None:
@@ -76,12 +78,14 @@ class History:
         max_resource: the resource of a full training.
         trials: by id.
         spent: resource used in all.
+        saved: resource that resuming from checkpoints did not have to spend again.
     """
 
     def __init__(self, *, max_resource: int) -> None:
         self.max_resource = max_resource
         self.trials: dict[int, Trial] = {}
         self.spent = 0
+        self.saved = 0
 
     def decide(self, decision: Decision) -> None:
         """Apply a decision."""
@@ -93,6 +97,7 @@ class History:
         elif isinstance(decision, Resume):
             run = trial.runs[decision.seed]
             run.until, run.state = decision.until, RunState.RUNNING
+            self.saved += run.resource
         elif isinstance(decision, Stop):
             self._stop(trial, decision)
 
@@ -104,15 +109,29 @@ class History:
                 run.state = RunState.STOPPED
 
     def report(self, trial: int, seed: int, *, resource: int, value: float) -> None:
-        """Apply one report; a repeated one (after a resume) changes nothing."""
+        """Apply one report; a repeated one (after a resume) changes nothing.
+
+        A report from beyond ``until``, of an objective that works in larger pieces, counts as one at ``until``.
+        """
         run = self.trials[trial].runs[seed]
-        if resource > run.resource:
-            self.spent += resource - run.resource
+        before, resource = run.resource, min(resource, run.until)
+        if resource > before:
+            self.spent += resource - before
             run.curve[resource] = value
+            n = len(run.curve)
+            run.averages[resource] = value if n == 1 else run.averages[before] + (value - run.averages[before]) / n
 
     def end(self, trial: int, seed: int, *, error: str | None = None) -> None:
-        """Apply the end of a run's piece of work: it reached ``until``, was stopped, or failed."""
+        """Apply the end of a run's piece of work: it reached ``until``, was stopped, or failed.
+
+        The last value stands for the end when the last report came before it; an end without any value is a failure.
+        """
         run = self.trials[trial].runs[seed]
+        if error is None and run.state is RunState.RUNNING:
+            if run.value is None:
+                error = "ended without reporting a value"
+            else:
+                self.report(trial, seed, resource=run.until, value=run.value)
         run.error = error
         if error is not None:
             run.state = RunState.FAILED

@@ -39,14 +39,16 @@ class Limits(Settings):
             history: values are larger-is-better there, and so is ``target`` here.
             elapsed_s: seconds of this and earlier sessions.
         """
-        finals = [values for trial in history.trials.values() if (values := trial.values_at(history.max_resource))]
-        means = [sum(values.values()) / len(values) for values in finals]
         if self.steps is not None and history.spent >= self.steps:
             return f"limits.steps: {history.spent} of {self.steps} spent"
         if self.cost is not None and history.spent * self.cost_per_step >= self.cost:
             return f"limits.cost: {history.spent * self.cost_per_step:g} of {self.cost:g} spent"
         if self.wall_clock_s is not None and elapsed_s >= self.wall_clock_s:
             return f"limits.wall_clock_s: {elapsed_s:.0f} of {self.wall_clock_s:g} s used"
+        if self.target is None and self.not_improving is None:
+            return None
+        finals = [values for trial in history.trials.values() if (values := trial.values_at(history.max_resource))]
+        means = [sum(values.values()) / len(values) for values in finals]
         if self.target is not None and means and max(means) >= self.target:
             return f"limits.target: {max(means):g} reached {self.target:g}"
         if self.not_improving is not None and _stalled(means, self.not_improving):
