@@ -23,10 +23,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from policylab.config import Settings, load
+from policylab.config import Settings
 from policylab.envs.make import resolve
 from policylab.errors import RunDirectoryError, StorageError
-from policylab.experiments.schema import ExperimentConfig
+from policylab.experiments.schema import ExperimentConfig, load_file
 from policylab.files import append_line, read_lines, write_atomic
 from policylab.runspec import RunSpec, read_model
 
@@ -67,7 +67,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: the configuration was edited since the run was made.
         """
-        config = load(ExperimentConfig, self.path / "config.yaml")
+        config = load_file(self.path / "config.yaml")
         if config.config_hash != self.manifest.config_hash:
             raise RunDirectoryError(
                 f"{self.path}/config.yaml was changed after the run was made; run it as a new experiment instead"
@@ -90,15 +90,19 @@ class RunDirectory:
     def folder(self, spec: RunSpec) -> Path:
         """Return the folder of one run, made with its spec.json if absent.
 
+        A spec that stops later than the one in the folder replaces it: the run goes on from its checkpoint.
+
         Raises:
-            RunDirectoryError: the folder holds another spec.
+            RunDirectoryError: the folder holds another run.
         """
         folder = self.path / spec.path
         file = folder / "spec.json"
-        if not file.exists():
-            write_atomic(file, spec.model_dump_json(indent=1) + "\n")
-        elif read_model(RunSpec, file) != spec:
+        held: RunSpec | None = read_model(RunSpec, file) if file.exists() else None
+        if held is not None and held.model_copy(update={"stop_at_steps": spec.stop_at_steps}) != spec:
             raise RunDirectoryError(f"{file} is not the run that config.yaml describes; restore it from a copy")
+        if held is None or held.stop_at_steps < spec.stop_at_steps:
+            (folder / "result.json").unlink(missing_ok=True)
+            write_atomic(file, spec.model_dump_json(indent=1) + "\n")
         return folder
 
 

@@ -69,7 +69,7 @@ def _launch(run: RunDirectory, specs: Sequence[RunSpec], *, observe: Observer) -
             observe(progress)
             if all(one.state.ended for one in progress):
                 break
-            time.sleep(POLL_S)
+            launcher.wait(timeout_s=POLL_S)
     _raise_failures(waiting, progress)
 
 

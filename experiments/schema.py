@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 from pydantic import Field, field_validator
 
 from policylab.agents.registry import AGENTS
-from policylab.config import Settings, load
+from policylab.config import Document, Settings, assign, read, validate
 from policylab.envs.settings import EnvSettings
 from policylab.errors import ConfigError, did_you_mean
 from policylab.experiments.tracking.settings import MlflowTracking, TrackingSettings
@@ -79,17 +79,17 @@ class ExperimentConfig(Settings):
         """sha256 of what determines the results: not the launcher, tracking or description."""
         return content_hash(self.model_dump(mode="json", exclude={"launcher", "tracking", "description"}))
 
-    def specs(self) -> list[RunSpec]:
-        """Every run of the experiment: trial 0 on its tuning seeds, then on its confirmation seeds."""
-        roles: list[tuple[Role, int]] = [("tune", self.seeds.tune), ("confirm", self.seeds.confirm)]
-        return [self.spec(role, index) for role, count in roles for index in range(count)]
+    def specs(self, roles: Sequence[Role] = ("tune", "confirm"), *, trial: int = 0) -> list[RunSpec]:
+        """The runs of one trial on all seeds of ``roles``."""
+        counts = {"tune": self.seeds.tune, "confirm": self.seeds.confirm}
+        return [self.spec(role, index, trial=trial) for role in roles for index in range(counts[role])]
 
-    def spec(self, role: Role, index: int) -> RunSpec:
-        """The run of one seed."""
+    def spec(self, role: Role, index: int, *, trial: int = 0, stop_at_steps: int | None = None) -> RunSpec:
+        """The run of one trial on one seed, to the end of the budget or to ``stop_at_steps``."""
         return RunSpec(
             experiment=self.name,
             config_hash=self.config_hash,
-            trial=0,
+            trial=trial,
             role=role,
             index=index,
             seed=run_seed(self.seeds.root, role=role, index=index),
@@ -98,7 +98,7 @@ class ExperimentConfig(Settings):
             agent=self.agent.model_dump(mode="json"),
             evaluation=self.evaluation.model_dump(mode="json"),
             budget_steps=self.budget.steps,
-            stop_at_steps=self.budget.steps,
+            stop_at_steps=stop_at_steps or self.budget.steps,
             report_every_steps=-(-self.budget.steps // self.evaluation.marks),
         )
 
@@ -129,4 +129,15 @@ def load_experiment(name_or_path: str, *, overrides: Sequence[str] = ()) -> Expe
     Raises:
         ConfigError: every finding, one per line, with its place.
     """
-    return load(ExperimentConfig, find_config(name_or_path), overrides=overrides)
+    return load_file(find_config(name_or_path), overrides=overrides)
+
+
+def load_file(path: Path, *, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Load the experiment file at ``path``.
+
+    Raises:
+        ConfigError: every finding, one per line, with its place.
+    """
+    document: Document = assign(read(path), overrides)
+    config = validate(ExperimentConfig, document)
+    return config

@@ -62,6 +62,7 @@ class LocalLauncher:
         self._progress: dict[Path, Progress] = {}
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
+        self._changed = threading.Event()
 
     def submit(self, folder: Path) -> Handle:
         """Queue the run in ``folder``, starting one more worker if the pool is not full."""
@@ -85,6 +86,16 @@ class LocalLauncher:
         for worker in list(self._workers):
             if worker.folder == handle.folder:
                 worker.send({"stop": str(handle.folder)})
+
+    def wait(self, *, timeout_s: float) -> None:
+        """Return when a run's progress has changed since the last call, or after ``timeout_s`` seconds."""
+        self._changed.wait(timeout_s)
+        self._changed.clear()
+
+    def update(self, folder: Path, progress: Progress) -> None:
+        """Record where a run stands; called by the workers' threads."""
+        self._progress[folder] = progress
+        self._changed.set()
 
     def attach(self, folder: Path) -> Handle | None:
         """Return the handle of a run submitted to this launcher; local runs never outlive it."""
@@ -124,12 +135,13 @@ class _Worker(threading.Thread):
             if launcher._progress[folder].state is not State.WAITING:
                 continue
             self.folder = folder
-            launcher._progress[folder] = Progress(State.RUNNING)
+            launcher.update(folder, Progress(State.RUNNING))
             try:
-                launcher._progress[folder] = self._execute(folder)
+                ended = self._execute(folder)
             except OSError as error:
-                launcher._progress[folder] = Progress(State.FAILED, error=f"cannot start a worker process: {error}")
+                ended = Progress(State.FAILED, error=f"cannot start a worker process: {error}")
             self.folder = None
+            launcher.update(folder, ended)
         self.close_input()
 
     def _execute(self, folder: Path) -> Progress:
@@ -143,7 +155,7 @@ class _Worker(threading.Thread):
             name = event.pop("event")
             if name == "progress":
                 last = Progress(State.RUNNING, steps=event["steps"], value=event["value"])
-                self._launcher._progress[folder] = last
+                self._launcher.update(folder, last)
             else:
                 return Progress(State(name), steps=last.steps, value=last.value, **event)
         code = self._discard(process)

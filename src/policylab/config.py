@@ -146,7 +146,7 @@ def assign(document: Document, assignments: Sequence[str]) -> Document:
         if not equals or not dotted.strip():
             raise ConfigError(f"{place}: expected path=value, such as agent.discount=0.95")
         path = tuple(int(part) if part.isdigit() else part for part in dotted.strip().split("."))
-        _put(data, path, value=_load_yaml(text, place)[1], place=place)
+        put(data, path, value=_load_yaml(text, place)[1], place=place)
         for known in [known for known in places if known[: len(path)] == path]:
             del places[known]
         places[path] = place
@@ -159,7 +159,17 @@ def _copy(value: Any) -> Any:
     return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
-def _put(data: Any, path: KeyPath, *, value: Any, place: str) -> None:
+def put(data: Any, path: KeyPath, *, value: Any, place: str) -> None:
+    """Set the value at ``path`` of nested mappings and lists, making mappings on the way.
+
+    Raises:
+        ConfigError: the path leads through a plain value; the message begins with ``place``.
+
+    >>> data = {"agent": {"discount": 0.9}}
+    >>> put(data, ("agent", "exploration", "kind"), value="greedy", place="--set")
+    >>> data
+    {'agent': {'discount': 0.9, 'exploration': {'kind': 'greedy'}}}
+    """
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
         if isinstance(data, list) and isinstance(part, int) and part < len(data):
@@ -190,18 +200,27 @@ def validate(model: type[Model], document: Document) -> Model:
         raise ConfigError("\n".join(dict.fromkeys(findings))) from None
 
 
-def load(model: type[Model], path: Path, *, overrides: Sequence[str] = ()) -> Model:
-    """Read the YAML file at ``path``, apply ``overrides`` (``a.b=c``) and validate it as ``model``.
+def read(path: Path) -> Document:
+    """Read the YAML file at ``path``.
 
     Raises:
-        ConfigError: the file cannot be read, or any finding of `parse`, `assign` or `validate`.
+        ConfigError: the file cannot be read, or any finding of `parse`.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    return validate(model, assign(parse(text, str(path)), overrides))
+    return parse(text, str(path))
+
+
+def load(model: type[Model], path: Path, *, overrides: Sequence[str] = ()) -> Model:
+    """Read the YAML file at ``path``, apply ``overrides`` (``a.b=c``) and validate it as ``model``.
+
+    Raises:
+        ConfigError: the file cannot be read, or any finding of `parse`, `assign` or `validate`.
+    """
+    return validate(model, assign(read(path), overrides))
 
 
 def _finding(document: Document, found: dict[str, Any], *, schema: dict[str, Any]) -> str:
