@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from policylab.errors import ComparisonError
-from policylab.experiments.outcome import FinishedRun, finished_runs, interval_document, of_role, value_interval
+from policylab.experiments.outcome import (
+    FinishedRun,
+    finished_runs,
+    interval_document,
+    of_role,
+    value_interval,
+    winner_of,
+)
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.statistics import (
     independent_difference,
@@ -43,8 +50,10 @@ def compare_runs(runs: Sequence[RunDirectory]) -> dict[str, Any]:
         raise ComparisonError(f"compare needs at least two run directories, got {len(runs)}")
     finished = [finished_runs(run) for run in runs]
     _refuse_unlike(runs, finished)
-    role = "confirm" if all(of_role(group, "confirm") for group in finished) else "tune"
-    groups = [of_role(group, role) for group in finished]
+    winners = [winner_of(run) for run in runs]
+    pairs = list(zip(finished, winners, strict=True))
+    role = "confirm" if all(of_role(group, "confirm", trial=trial) for group, trial in pairs) else "tune"
+    groups = [of_role(group, role, trial=trial) for group, trial in pairs]
     measure = groups[0][0].result.measure
     intervals = [interval_document(value_interval(group, root_seed=0), measure=measure) for group in groups]
     return {

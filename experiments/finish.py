@@ -17,8 +17,10 @@ from policylab.experiments.outcome import (
     interval_document,
     of_role,
     policy_of,
+    search_document,
     value_interval,
     warnings_about,
+    winner_of,
 )
 from policylab.experiments.reporting import write_run_report
 from policylab.experiments.rundir import RunDirectory
@@ -33,7 +35,7 @@ def finish(run: RunDirectory) -> dict[str, Any]:
         policy_bundle, report, execution, warnings.
     """
     runs = finished_runs(run)
-    chosen = best_run(runs)
+    chosen = best_run(runs, trial=winner_of(run))
     policy = policy_of(run, chosen)
     document = _document(run, runs, policy=policy)
     _write_bundle(run, chosen, policy=policy, document=document)
@@ -44,8 +46,9 @@ def finish(run: RunDirectory) -> dict[str, Any]:
 
 def _document(run: RunDirectory, runs: list[FinishedRun], *, policy: StoredPolicy) -> dict[str, Any]:
     root = run.config.seeds.root
-    confirm, measure = of_role(runs, "confirm"), runs[0].result.measure
-    selected = value_interval(of_role(runs, "tune"), root_seed=root)
+    winner, measure = winner_of(run), runs[0].result.measure
+    confirm = of_role(runs, "confirm", trial=winner)
+    selected = value_interval(of_role(runs, "tune", trial=winner), root_seed=root)
     confirmed = value_interval(confirm, root_seed=root) if confirm else None
     return {
         "schema_version": 1,
@@ -56,11 +59,12 @@ def _document(run: RunDirectory, runs: list[FinishedRun], *, policy: StoredPolic
         "selected": interval_document(selected, measure=measure),
         "confirmed": interval_document(confirmed, measure=measure),
         "exact": exact_document(run, policy),
-        "cost": cost_document(runs, wall_s=run.elapsed_s()),
+        "search": search_document(run, runs),
+        "cost": cost_document(run),
         "execution": runs[0].result.execution,
         "policy_bundle": str(run.path / "bundle"),
         "report": str(run.path / "report.html"),
-        "warnings": warnings_about(runs),
+        "warnings": warnings_about(runs, trial=winner),
     }
 
 

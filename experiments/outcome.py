@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from policylab.envs.settings import EnvSettings
 from policylab.errors import RunError
 from policylab.experiments.evaluation import ExactEvaluator, exact_table, greedy_actions
 from policylab.experiments.rundir import RunDirectory
-from policylab.experiments.statistics import Interval, mean_interval, seed_warning
+from policylab.experiments.statistics import Interval, mean_interval, probability_of_improvement, seed_warning
+from policylab.experiments.study import read_history, read_outcome
 from policylab.files import read_lines
 from policylab.runspec import ReportRow, RunResult, RunSpec, read_model
 from policylab.seeding import generator
@@ -31,31 +33,45 @@ class FinishedRun:
 
 
 def finished_runs(run: RunDirectory) -> list[FinishedRun]:
-    """Read every run of a finished experiment, tuning runs first.
+    """Read the runs that the result speaks of, tuning runs first: the winner's, and the default's confirmation.
 
     Raises:
         RunError: a run has no result yet.
         RunDirectoryError: a file is damaged.
     """
-    found = []
-    for spec in run.config.specs():
-        folder = run.path / spec.path
-        if not (folder / "result.json").exists():
-            raise RunError(f"{folder} has no result yet; finish it with `policylab resume {run.path}`")
-        found.append(
-            FinishedRun(
-                spec=spec,
-                result=read_model(RunResult, folder / "result.json"),
-                rows=tuple(ReportRow.model_validate(row) for row in read_lines(folder / "reports.jsonl")),
-                cpu_s=sum(entry["cpu_s"] for entry in read_lines(folder / "cost.jsonl")),
-            )
-        )
-    return found
+    return [_read(run, folder) for folder in _folders(run)]
 
 
-def of_role(runs: Sequence[FinishedRun], role: str) -> list[FinishedRun]:
-    """The runs of one role, in the order of their seeds."""
-    return [one for one in runs if one.spec.role == role]
+def _folders(run: RunDirectory) -> list[Path]:
+    config = run.config
+    if config.search is None:
+        return [run.path / spec.path for spec in config.specs()]
+    outcome = read_outcome(run)
+    winner = run.path / f"trials/{outcome.winner:04d}"
+    tuned = [folder for folder in sorted(winner.glob("tune-*")) if (folder / "result.json").exists()]
+    trials = dict.fromkeys([outcome.winner, outcome.default])
+    return [*tuned, *(run.path / spec.path for trial in trials for spec in config.specs(("confirm",), trial=trial))]
+
+
+def _read(run: RunDirectory, folder: Path) -> FinishedRun:
+    if not (folder / "result.json").exists():
+        raise RunError(f"{folder} has no result yet; finish it with `policylab resume {run.path}`")
+    return FinishedRun(
+        spec=read_model(RunSpec, folder / "spec.json"),
+        result=read_model(RunResult, folder / "result.json"),
+        rows=tuple(ReportRow.model_validate(row) for row in read_lines(folder / "reports.jsonl")),
+        cpu_s=sum(entry["cpu_s"] for entry in read_lines(folder / "cost.jsonl")),
+    )
+
+
+def winner_of(run: RunDirectory) -> int:
+    """Return the trial the experiment selected; 0 without a search."""
+    return read_outcome(run).winner if run.config.search else 0
+
+
+def of_role(runs: Sequence[FinishedRun], role: str, *, trial: int) -> list[FinishedRun]:
+    """The runs of one trial in one role, in the order of their seeds."""
+    return [one for one in runs if one.spec.role == role and one.spec.trial == trial]
 
 
 def value_interval(runs: Sequence[FinishedRun], *, root_seed: int) -> Interval:
@@ -68,10 +84,9 @@ def interval_document(interval: Interval | None, *, measure: str) -> dict[str, A
     """Return an interval as the JSON object {value, ci, n_seeds, method, measure}; None stays None."""
     if interval is None:
         return None
-    ci = None if interval.low is None or interval.high is None else [interval.low, interval.high]
     return {
         "value": interval.value,
-        "ci": ci,
+        "ci": _ends(interval),
         "level": interval.level,
         "n_seeds": interval.n,
         "method": interval.method,
@@ -79,9 +94,9 @@ def interval_document(interval: Interval | None, *, measure: str) -> dict[str, A
     }
 
 
-def best_run(runs: Sequence[FinishedRun]) -> FinishedRun:
-    """Return the tuning run with the highest final value (the earliest seed among equals)."""
-    return max(of_role(runs, "tune"), key=lambda one: (one.result.value, -one.spec.index))
+def best_run(runs: Sequence[FinishedRun], *, trial: int) -> FinishedRun:
+    """Return the trial's tuning run with the highest final value (the earliest seed among equals)."""
+    return max(of_role(runs, "tune", trial=trial), key=lambda one: (one.result.value, -one.spec.index))
 
 
 def policy_of(run: RunDirectory, one: FinishedRun) -> StoredPolicy:
@@ -117,18 +132,52 @@ def exact_document(run: RunDirectory, policy: StoredPolicy) -> dict[str, Any] | 
     }
 
 
-def cost_document(runs: Sequence[FinishedRun], *, wall_s: float) -> dict[str, Any]:
-    """Return what an experiment cost: {env_steps, wall_s elapsed, cpu_s summed over runs, trials, runs}."""
+def cost_document(run: RunDirectory) -> dict[str, Any]:
+    """Return what the experiment cost: {env_steps, wall_s elapsed, cpu_s summed over runs, trials, runs}."""
+    costs = [read_lines(path) for path in sorted(run.path.glob("trials/*/*/cost.jsonl"))]
     return {
-        "env_steps": sum(one.result.steps for one in runs),
-        "wall_s": round(wall_s, 3),
-        "cpu_s": round(sum(one.cpu_s for one in runs), 3),
-        "trials": len({one.spec.trial for one in runs}),
-        "runs": len(runs),
+        "env_steps": sum(entry["steps"] for cost in costs for entry in cost),
+        "wall_s": round(run.elapsed_s(), 3),
+        "cpu_s": round(sum(entry["cpu_s"] for cost in costs for entry in cost), 3),
+        "trials": len(list(run.path.glob("trials/*"))),
+        "runs": len(costs),
     }
 
 
-def warnings_about(runs: Sequence[FinishedRun]) -> list[str]:
+def search_document(run: RunDirectory, runs: Sequence[FinishedRun]) -> dict[str, Any] | None:
+    """Return what the search found: the winner, its optimism gap and how it does against the default; or None.
+
+    Both are confirmed on the same fresh seeds, so their difference is paired.
+    """
+    if run.config.search is None:
+        return None
+    outcome, root = read_outcome(run), run.config.seeds.root
+    history = read_history(run)
+    found: dict[str, Any] = {
+        **outcome.model_dump(mode="json", exclude={"schema_version"}),
+        "configuration": dict(history.trials[outcome.winner].configuration),
+        "optimism_gap": None,
+        "default_confirmed": None,
+        "beats_default": None,
+    }
+    tuned = of_role(runs, "tune", trial=outcome.winner)
+    confirmed, default = (of_role(runs, "confirm", trial=trial) for trial in (outcome.winner, outcome.default))
+    if confirmed:
+        values, others = (np.array([one.result.value for one in group]) for group in (confirmed, default))
+        found["optimism_gap"] = float(np.mean([one.result.value for one in tuned]) - values.mean())
+        interval = value_interval(default, root_seed=root)
+        found["default_confirmed"] = interval_document(interval, measure=default[0].result.measure)
+        beats = probability_of_improvement(values, others, rng=generator(root, "beats default"))
+        found["beats_default"] = {"value": beats.value, "ci": _ends(beats)}
+    return found
+
+
+def _ends(interval: Interval) -> list[float] | None:
+    return None if interval.low is None or interval.high is None else [interval.low, interval.high]
+
+
+def warnings_about(runs: Sequence[FinishedRun], *, trial: int) -> list[str]:
     """Return what a reader of the numbers must know."""
-    found = [seed_warning(len(of_role(runs, role))) for role in ("tune", "confirm") if of_role(runs, role)]
+    groups = [of_role(runs, role, trial=trial) for role in ("tune", "confirm")]
+    found = [seed_warning(len(group)) for group in groups if group]
     return list(dict.fromkeys(text for text in found if text))

@@ -13,7 +13,7 @@ from policylab.envs.make import make_env
 from policylab.envs.planners import evaluate_policy
 from policylab.errors import EnvironmentRuleError
 from policylab.experiments.evaluation import exact_table, greedy_actions, play_episode
-from policylab.experiments.outcome import FinishedRun, of_role
+from policylab.experiments.outcome import FinishedRun, of_role, winner_of
 from policylab.experiments.report import episode_gif, write_report
 from policylab.experiments.report.data import (
     Cost,
@@ -66,7 +66,7 @@ def report_data(
         selected=_estimate(document["selected"]),
         confirmed=_estimate(document["confirmed"]),
         exact=Exact(exact["optimal_return"], exact["policy_return"], exact["optimality_gap"]) if exact else None,
-        curves=[_curves(group) for role in ("tune", "confirm") if (group := of_role(runs, role))],
+        curves=[_curves(group) for role in ("tune", "confirm") if (group := of_role(runs, role, trial=winner_of(run)))],
         warnings=document["warnings"],
         tracking={key: str(tracking[key]) for key in ("uri", "experiment_id", "run_id") if tracking.get(key)},
         files={"run directory": str(run.path), "policy bundle": document["policy_bundle"]},
@@ -94,8 +94,10 @@ def _estimate(interval: dict[str, Any] | None) -> Estimate | None:
 
 
 def _curves(runs: Sequence[FinishedRun]) -> Curves:
-    steps = np.array([row.step for row in runs[0].rows], dtype=np.int64)
-    returns = np.array([[_value(row.metrics) for row in one.rows] for one in runs])
+    values = [{row.step: _value(row.metrics) for row in one.rows} for one in runs]
+    shared = sorted(set.intersection(*(set(curve) for curve in values)))  # a promoted run has marks of its own
+    steps = np.array(shared, dtype=np.int64)
+    returns = np.array([[curve[step] for step in shared] for curve in values])
     band = learning_curve(steps, returns, rng=generator(0, "curve band", runs[0].spec.role))
     return Curves(
         role=runs[0].spec.role,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,17 +11,31 @@ from typing import Any
 from policylab.errors import RunError, UserError
 from policylab.experiments.finish import finish
 from policylab.experiments.rundir import RunDirectory
+from policylab.experiments.study import confirmation, read_history, search
 from policylab.experiments.tracking import open_tracker
 from policylab.files import locked
 from policylab.launchers import LocalLauncher, Progress
 from policylab.runspec import RunSpec
+from policylab.tuning.history import History
 
-Observer = Callable[[Sequence[Progress]], None]
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Observer:
+    """What is told how an experiment goes on, several times a second.
+
+    Attributes:
+        runs: the progress of every run now submitted.
+        study: everything that has happened in the study.
+    """
+
+    runs: Callable[[Sequence[Progress]], None] = lambda progress: None
+    study: Callable[[History], None] = lambda history: None
+
 
 POLL_S = 0.1
 
 
-def drive(run: RunDirectory, *, observe: Observer | None = None) -> dict[str, Any]:
+def drive(run: RunDirectory, *, observer: Observer | None = None) -> dict[str, Any]:
     """Carry the experiment in ``run`` to its end, from wherever it stands; return its result document.
 
     Runs that finished are kept, interrupted ones continue from their checkpoint. The document is also
@@ -28,7 +43,7 @@ def drive(run: RunDirectory, *, observe: Observer | None = None) -> dict[str, An
 
     Args:
         run: a new, interrupted or finished run directory.
-        observe: called about ten times a second with the progress of every run.
+        observer: told how it goes on.
 
     Raises:
         KeyboardInterrupt: asked to stop; every run is saved and the status is ``interrupted``.
@@ -39,11 +54,7 @@ def drive(run: RunDirectory, *, observe: Observer | None = None) -> dict[str, An
         run.set_status("running")
         with open_tracker(run.path, config.tracking) as tracker:
             try:
-                started = time.monotonic()
-                try:
-                    _launch(run, config.specs(), observe=observe or (lambda progress: None))
-                finally:
-                    run.record_session(time.monotonic() - started)
+                _train(run, observer or Observer())
                 document = finish(run)
                 run.set_status("finished")
             except KeyboardInterrupt:
@@ -55,7 +66,20 @@ def drive(run: RunDirectory, *, observe: Observer | None = None) -> dict[str, An
         return {**document, "tracking": tracker.summary(), "warnings": [*document["warnings"], *tracker.warnings]}
 
 
-def _launch(run: RunDirectory, specs: Sequence[RunSpec], *, observe: Observer) -> None:
+def _train(run: RunDirectory, observer: Observer) -> None:
+    """Execute the experiment's runs: the search if there is one, then what confirms it."""
+    config = run.config
+    specs = config.specs()
+    if config.search is not None:
+        specs = confirmation(config, search(run, observe=observer.study), read_history(run))
+    started = time.monotonic()
+    try:
+        _launch(run, specs, observe=observer.runs)
+    finally:
+        run.record_session(time.monotonic() - started)
+
+
+def _launch(run: RunDirectory, specs: Sequence[RunSpec], *, observe: Callable[[Sequence[Progress]], None]) -> None:
     """Execute every run that has no result yet."""
     folders = [run.folder(spec) for spec in specs]
     waiting = [folder for folder in folders if not (folder / "result.json").exists()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
@@ -12,6 +12,7 @@ from policylab.agents.registry import AGENTS
 from policylab.config import Document, Settings, assign, read, validate
 from policylab.envs.settings import EnvSettings
 from policylab.errors import ConfigError, did_you_mean
+from policylab.experiments.search import SearchSettings, check_search, configured
 from policylab.experiments.tracking.settings import MlflowTracking, TrackingSettings
 from policylab.files import content_hash
 from policylab.launchers.local import LocalSettings
@@ -66,6 +67,7 @@ class ExperimentConfig(Settings):
     budget: Budget
     seeds: Seeds = Seeds()
     evaluation: EvaluationSettings = EvaluationSettings()
+    search: SearchSettings | None = None
     launcher: LocalSettings = LocalSettings()
     tracking: TrackingSettings = MlflowTracking()
 
@@ -101,6 +103,10 @@ class ExperimentConfig(Settings):
             stop_at_steps=stop_at_steps or self.budget.steps,
             report_every_steps=-(-self.budget.steps // self.evaluation.marks),
         )
+
+    def trial(self, configuration: Mapping[str, Any]) -> ExperimentConfig:
+        """Return the experiment of one configuration of the search."""
+        return configured(self, configuration)
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -140,4 +146,5 @@ def load_file(path: Path, *, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """
     document: Document = assign(read(path), overrides)
     config = validate(ExperimentConfig, document)
+    check_search(config, document)
     return config

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from policylab.errors import RunDirectoryError
-from policylab.files import append_line, content_hash, drop_torn_tail, read_lines
+from policylab.files import append_line, content_hash, drop_torn_tail, read_lines, storage_errors
 from policylab.tuning.decisions import Decision
 from policylab.tuning.history import DECISIONS, History
 
@@ -36,6 +36,8 @@ class EventLog:
         self._path = path
         self.events: list[dict[str, Any]] = []
         if path is not None:
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
             drop_torn_tail(path)
             self.events = read_lines(path)
 

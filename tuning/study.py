@@ -82,9 +82,16 @@ class Study:
                 self.history.apply(self._log.append(event))
             if observe is not None:
                 observe(self.history)
-        reason = over or "nothing left to try"
+        reason = over or self._exhausted()
         self._log.append({"event": "complete", "reason": reason})
         return reason
+
+    def _exhausted(self) -> str:
+        """Return why there was nothing left to decide."""
+        started = len(self.history.trials)
+        if self._limits.trials is not None and started >= self._limits.trials:
+            return f"limits.trials: {started} configurations tried"
+        return "nothing left to try"
 
     _pending = 0
     """Jobs whose end has not come yet."""

@@ -31,14 +31,14 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def _drive(arguments: argparse.Namespace, directory: Any) -> int:
-    from policylab.experiments.runner import drive
+    from policylab.experiments.runner import Observer, drive
 
     sys.stderr.write(f"run directory: {directory.path}\n")
     config = directory.config
     n_runs = config.seeds.tune + config.seeds.confirm
     try:
         with progress_bar(total_steps=n_runs * config.budget.steps, n_runs=n_runs, quiet=arguments.json) as observe:
-            document = drive(directory, observe=observe)
+            document = drive(directory, observer=Observer(runs=observe))
     except KeyboardInterrupt:
         sys.stderr.write(f"saved; continue with: policylab resume {directory.path}\n")
         raise

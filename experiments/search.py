@@ -1,0 +1,137 @@
+"""The ``search:`` section of an experiment file, and what a configuration makes of the experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
+
+from pydantic import Field, model_validator
+
+from policylab.config import Document, Settings, put, validate
+from policylab.errors import ConfigError
+from policylab.registry import Registry
+from policylab.tuning.limits import Limits
+from policylab.tuning.scheduler import SCHEDULERS, Horizon
+from policylab.tuning.searcher import SEARCHERS
+from policylab.tuning.space import Space
+
+
+def _there(registry: Registry, name: str) -> bool:
+    return find_spec(registry.targets[name].split(":")[0]) is not None
+
+
+if TYPE_CHECKING:
+    from policylab.experiments.schema import ExperimentConfig
+
+    SearcherSettings: TypeAlias = Any
+    SchedulerSettings: TypeAlias = Any
+else:
+    SearcherSettings = Annotated[
+        Union[tuple(SEARCHERS.load(name).Settings for name in SEARCHERS.names() if _there(SEARCHERS, name))],  # noqa: UP007 - built at run time
+        Field(discriminator="kind"),
+    ]
+    SchedulerSettings = Annotated[
+        Union[tuple(SCHEDULERS.load(name).Settings for name in SCHEDULERS.names() if _there(SCHEDULERS, name))],  # noqa: UP007
+        Field(discriminator="kind"),
+    ]
+
+
+class SearchSettings(Settings):
+    """What to search, how, and for how long. The file's own agent settings are the configuration to beat."""
+
+    space: Space
+    searcher: SearcherSettings = Field(default={"kind": "bayesian"}, validate_default=True)
+    scheduler: SchedulerSettings = Field(default={"kind": "race"}, validate_default=True)
+    limits: Limits = Limits()
+    metric: str = Field(default="eval/return_mean", description="a metric of the reports")
+    mode: Literal["max", "min"] = Field(default="max", description="whether larger or smaller is better")
+    parallel: int | None = Field(default=None, ge=1, description="runs at once; default: the launcher's workers")
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> SearchSettings:
+        if self.limits.trials is None and self.limits.steps is None and self.searcher.kind != "grid":
+            raise ValueError("limits must set trials or steps, or the search would never end")
+        return self
+
+    @property
+    def sign(self) -> float:
+        """1 to maximise, -1 to minimise: histories hold larger-is-better values."""
+        return 1.0 if self.mode == "max" else -1.0
+
+    def horizon(self, *, budget_steps: int, n_seeds: int) -> Horizon:
+        """Return what the scheduler may plan with."""
+        return Horizon(
+            max_resource=budget_steps, budget=self.limits.steps, n_seeds=n_seeds, n_trials=self.limits.trials
+        )
+
+
+def configured(config: ExperimentConfig, configuration: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the experiment with the values of ``configuration`` put in and without its search.
+
+    Raises:
+        ConfigError: the experiment does not take a value.
+    """
+    data = config.model_dump(mode="json", exclude={"search"})
+    for path, value in configuration.items():
+        put(data, tuple(path.split(".")), value=value, place=path)
+    return validate(type(config), Document(data=data, places={}, source=config.name))
+
+
+def own_configuration(config: ExperimentConfig, space: Space) -> dict[str, Any] | None:
+    """Return the file's own values as a configuration of ``space``, or None where they are none of it.
+
+    A schedule that is constant counts as its value.
+    """
+    found: dict[str, Any] = {}
+    for path in space.parameters:
+        value: Any = config.model_dump(mode="json")
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found[path] = value["value"] if isinstance(value, dict) and value.get("kind") == "constant" else value
+    found = {path: found[path] for path in space.active(found) if found[path] is not None}
+    return found if space.contains(found) else None
+
+
+def with_default(config: ExperimentConfig) -> Space:
+    """Return the search space with a default point: its own, else the file's own values if they lie in it."""
+    assert config.search is not None
+    space = config.search.space
+    if space.default is not None:
+        return space
+    own = own_configuration(config, space)
+    return space if own is None else space.model_copy(update={"default": own})
+
+
+def check_search(config: ExperimentConfig, document: Document) -> None:
+    """Check that the agent takes every value of the search space.
+
+    Raises:
+        ConfigError: every finding, one per line, at its place in the file.
+    """
+    if config.search is None:
+        return
+    space = config.search.space
+    findings = space.check(lambda path, value: _fault(config, space, path=path, value=value))
+    if findings:
+        lines = [f"{document.place(('search', 'space', *where))}: {text}" for where, text in findings]
+        raise ConfigError("\n".join(dict.fromkeys(lines)))
+
+
+def _fault(config: ExperimentConfig, space: Space, *, path: str, value: Any) -> str | None:
+    if not path.startswith("agent."):
+        return f"{path}: only settings of the agent can be searched, such as agent.learning_rate"
+    try:
+        configured(config, {**_conditions(space, path), path: value})
+    except ConfigError as error:
+        return str(error).splitlines()[0].removeprefix(f"{config.name}: ")
+    return None
+
+
+def _conditions(space: Space, path: str) -> dict[str, Any]:
+    """Return values under which a conditional parameter exists."""
+    found: dict[str, Any] = {}
+    for parent, values in space.parameters[path].when.items():
+        found |= _conditions(space, parent)
+        found[parent] = values[0] if isinstance(values, list) else values
+    return found
