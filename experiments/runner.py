@@ -71,7 +71,8 @@ def _train(run: RunDirectory, observer: Observer) -> None:
     config = run.config
     specs = config.specs()
     if config.search is not None:
-        specs = confirmation(config, search(run, observe=observer.study), read_history(run))
+        outcome = search(run, observe=observer.study)
+        specs = confirmation(config, outcome=outcome, history=read_history(run))
     started = time.monotonic()
     try:
         _launch(run, specs, observe=observer.runs)

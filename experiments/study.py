@@ -38,9 +38,7 @@ class Outcome(Settings):
     schema_version: Literal[1] = 1
     reason: str = Field(description="why the study ended")
     winner: int = Field(description="trial selected on the tuning seeds")
-    default: int = Field(
-        description="trial of the file's own settings; only confirmed when the search has not tried it"
-    )
+    default: int = Field(description="trial of the default; only confirmed when the search has not tried it")
     n_trials: int
     n_runs: int
     n_failed: int
@@ -173,7 +171,7 @@ def read_history(run: RunDirectory) -> History:
     return history
 
 
-def confirmation(config: ExperimentConfig, outcome: Outcome, history: History) -> list[RunSpec]:
+def confirmation(config: ExperimentConfig, *, outcome: Outcome, history: History) -> list[RunSpec]:
     """Return the runs that confirm winner and default on fresh seeds, with the full budget."""
     specs = []
     for trial in dict.fromkeys([outcome.winner, outcome.default]):
