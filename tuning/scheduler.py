@@ -15,7 +15,18 @@ from policylab.tuning.history import History
 Propose: TypeAlias = Callable[[], Configuration | None]
 """Asks the searcher for a configuration; None when it has none left."""
 
-SCHEDULERS = Registry("scheduler", {})
+_OWN = "policylab.tuning.schedulers"
+
+SCHEDULERS = Registry(
+    "scheduler",
+    {
+        "fixed": f"{_OWN}.fixed:Fixed",
+        "median": f"{_OWN}.median:Median",
+        "hyperband": f"{_OWN}.hyperband:Hyperband",
+        "asha": f"{_OWN}.asha:Asha",
+        "race": f"{_OWN}.race:Race",
+    },
+)
 """Name -> class with a ``Settings`` model and ``make(settings, horizon)``."""
 
 

@@ -1,0 +1,105 @@
+"""`Asha`: asynchronous successive halving by promotion (Li et al. 2020, MLSys, arXiv 1810.05934, algorithm 2)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from policylab.tuning.decisions import Decision, Resume, Start
+from policylab.tuning.history import History, RunState, Trial
+from policylab.tuning.scheduler import Horizon, Propose
+from policylab.tuning.schedulers.evidence import affordable, check_budget, leader
+from policylab.tuning.schedulers.hyperband import SEED, HalvingSettings, rank
+from policylab.tuning.schedulers.rungs import Bracket
+
+
+class AshaSettings(HalvingSettings):
+    """Settings of `Asha`."""
+
+    kind: Literal["asha"] = "asha"
+    brackets_used: int = Field(
+        default=1,
+        ge=1,
+        description="brackets, from the widest; one is what pays (Syne Tune documentation, NAS-Bench-201)",
+    )
+
+
+class Asha:
+    """Promotes whoever is in the best 1/η of a rung as it stands, else starts a new configuration; never waits.
+
+    With several brackets, configurations are dealt to them in Hyperband's proportions, by their number. When nothing
+    new can start, the best of the highest rung goes on until one has been trained in full.
+    """
+
+    Settings = AshaSettings
+
+    def __init__(self, horizon: Horizon, *, brackets: list[Bracket], eta: int) -> None:
+        self._horizon = horizon
+        self._brackets = brackets
+        self._eta = eta
+        self._deal = [index for index, bracket in enumerate(brackets) for _ in range(bracket.counts[0])]
+
+    @classmethod
+    def make(cls, settings: AshaSettings, horizon: Horizon) -> Asha:
+        """Return the scheduler.
+
+        Raises:
+            ConfigError: the budget does not pay for one full training.
+        """
+        check_budget(horizon)
+        brackets = settings.brackets(horizon.max_resource)[: settings.brackets_used]
+        return cls(horizon, brackets=brackets, eta=settings.eta)
+
+    def next(self, history: History, *, propose: Propose, rng: np.random.Generator) -> Sequence[Decision]:
+        """Return a promotion from the highest rung that has one, or a new configuration."""
+        dealt: list[list[Trial]] = [[] for _ in self._brackets]
+        for trial in history.trials.values():
+            dealt[self._bracket_of(trial.id)].append(trial)
+        for bracket, members in zip(self._brackets, dealt, strict=True):
+            for below, above in reversed(list(itertools.pairwise(bracket.levels))):
+                ranked = rank(members, below)
+                for place, trial in enumerate(ranked[: len(ranked) // self._eta], start=1):
+                    if _waits(trial, below) and self._pays(below, above, history=history):
+                        return [Resume(trial.id, SEED, above, f"rank {place} of {len(ranked)} at {below}")]
+        lowest = self._brackets[self._bracket_of(len(history.trials))].levels[0]
+        if self._pays(0, lowest, history=history):
+            configuration = propose()
+            if configuration is not None:
+                return [Start(len(history.trials), configuration, SEED, lowest, f"a new configuration up to {lowest}")]
+        return [] if history.running else self._crown(history)
+
+    def best(self, history: History) -> int | None:
+        """Return the trial with the highest value at the highest rung."""
+        return leader(history)
+
+    def _bracket_of(self, trial: int) -> int:
+        return self._deal[trial % len(self._deal)]
+
+    def _crowned(self, history: History) -> bool:
+        """Whether a run has got, or is on its way to, the full resource."""
+        full = self._horizon.max_resource
+        return any(run.until == full and run.state is not RunState.FAILED for _, run in history.runs())
+
+    def _pays(self, below: int, above: int, *, history: History) -> bool:
+        """Whether a run may go from ``below`` to ``above``; until one is crowned, its way to the end is kept."""
+        goal = above if self._crowned(history) else self._horizon.max_resource
+        return affordable(goal - below, history, horizon=self._horizon)
+
+    def _crown(self, history: History) -> list[Decision]:
+        trial = leader(history)
+        if trial is None or self._crowned(history):
+            return []
+        reached = history.trials[trial].runs[SEED].until
+        above = next(level for level in self._brackets[self._bracket_of(trial)].levels if level > reached)
+        if not _waits(history.trials[trial], reached) or not self._pays(reached, above, history=history):
+            return []
+        return [Resume(trial, SEED, above, "the best when nothing new can start")]
+
+
+def _waits(trial: Trial, level: int) -> bool:
+    run = trial.runs[SEED]
+    return run.state is RunState.PAUSED and run.until == level
