@@ -1,0 +1,121 @@
+"""Advice names its number and its remedy, and is silent where nothing is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from policylab.config import Settings
+from policylab.tuning.advice import advise
+from policylab.tuning.scheduler import Horizon
+from policylab.tuning.schedulers.asha import AshaSettings
+from policylab.tuning.schedulers.fixed import FixedSettings
+from policylab.tuning.schedulers.hyperband import HyperbandSettings
+from policylab.tuning.schedulers.median import MedianSettings
+from policylab.tuning.space import Space
+
+
+def space(**parameters: dict[str, Any]) -> Space:
+    return Space.model_validate({"parameters": parameters or {"x": {"kind": "continuous", "low": 0.0, "high": 1.0}}})
+
+
+def advice(
+    *,
+    searched: Space | None = None,
+    searcher: str = "bayesian",
+    scheduler: Settings | None = None,
+    budget: int | None = None,
+    n_trials: int | None = 64,
+    n_seeds: int = 5,
+    parallel: int = 1,
+) -> list[str]:
+    horizon = Horizon(max_resource=100, budget=budget, n_seeds=n_seeds, n_trials=n_trials)
+    return advise(
+        searched or space(),
+        searcher=searcher,
+        scheduler=scheduler or FixedSettings(),
+        horizon=horizon,
+        parallel=parallel,
+    )
+
+
+def test_a_sound_plan_gets_no_advice() -> None:
+    assert advice() == []
+
+
+def test_too_many_hyperparameters() -> None:
+    ranges = {f"p{i}": {"kind": "continuous", "low": 0.0, "high": 1.0} for i in range(7)}
+    (found,) = advice(searched=space(**ranges), n_trials=34)
+    assert found == (
+        "7 hyperparameters are too many for 34 configurations: search the 6 that matter most, "
+        "or give 35 configurations or more"
+    )
+    assert advice(searched=space(**ranges), n_trials=35) == []
+
+
+def test_a_budget_in_steps_says_how_many_configurations_it_pays_for() -> None:
+    ranges = {f"p{i}": {"kind": "continuous", "low": 0.0, "high": 1.0} for i in range(2)}
+    # 4,500 / (100 x 5 seeds) = 9 configurations.
+    (found,) = advice(searched=space(**ranges), n_trials=None, budget=4_500)
+    assert "2 hyperparameters are too many for 9 configurations: search the 1 that matter" in found
+    assert advice(searched=space(**ranges), n_trials=None, budget=5_000) == []
+
+
+def test_without_a_limit_nothing_is_said_about_numbers() -> None:
+    assert advice(n_trials=None, parallel=100) == []
+
+
+@pytest.mark.parametrize("kind", ["continuous", "integer"])
+def test_orders_of_magnitude_on_a_linear_scale(kind: str) -> None:
+    rate = {"kind": kind, "low": 1, "high": 1000, "scaling": "linear"}
+    (found,) = advice(searched=space(rate=rate))
+    # (10 - 1) / (1000 - 1) = 0.9 %
+    assert found.startswith("rate: 1 to 1000 spans a factor of 1e+03 on a linear scale, so 0.9% of the draws fall")
+    assert found.endswith("set scaling: logarithmic")
+    assert advice(searched=space(rate={**rate, "scaling": "logarithmic"})) == []
+    assert advice(searched=space(rate={**rate, "high": 99})) == []
+
+
+def test_a_discount_close_to_one() -> None:
+    discount = {"kind": "continuous", "low": 0.9, "high": 0.9999}
+    (found,) = advice(searched=space(discount=discount))
+    assert "the distance to 1 spans a factor of 1e+03" in found
+    assert found.endswith("set scaling: reverse_logarithmic")
+    assert advice(searched=space(discount={**discount, "scaling": "reverse_logarithmic"})) == []
+
+
+@pytest.mark.parametrize("searcher", ["bayesian", "tpe"])
+def test_too_much_parallelism_to_learn(searcher: str) -> None:
+    (found,) = advice(searcher=searcher, parallel=16)
+    assert found.startswith("16 trainings at a time leave 64 configurations only 4 rounds to learn from: run 6 at")
+    assert advice(searcher=searcher, parallel=6) == []
+
+
+def test_searches_that_do_not_learn_may_be_parallel() -> None:
+    assert advice(searcher="random", parallel=64) == []
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "n_seeds"),
+    [(FixedSettings(), 1), (FixedSettings(seeds=1), 5), (MedianSettings(), 5), (HyperbandSettings(), 5)],
+)
+def test_one_tuning_seed(scheduler: Settings, n_seeds: int) -> None:
+    (found,) = advice(scheduler=scheduler, n_seeds=n_seeds)
+    assert found.startswith("1 tuning seed decides")
+    assert "scheduler kind: race" in found
+
+
+def test_a_budget_that_cannot_fill_a_bracket() -> None:
+    # R = 100, r = 10, eta = 3: rungs 11, 33, 100; nine enter, three and one go on: 9*11 + 3*22 + 1*67 = 232.
+    found = advice(scheduler=HyperbandSettings(), budget=231, n_trials=None)
+    assert "the widest bracket takes 2.32 full trainings (232), the budget pays for 2.31" in found[-1]
+    assert "raise the budget to 232" in found[-1]
+    assert len(advice(scheduler=HyperbandSettings(), budget=232, n_trials=None)) == len(found) - 1
+
+
+@pytest.mark.parametrize("scheduler", [HyperbandSettings(), AshaSettings()])
+def test_a_limit_of_trials_that_cannot_fill_a_bracket(scheduler: Settings) -> None:
+    found = advice(scheduler=scheduler, n_trials=8)
+    assert "takes 9 configurations, the limit is 8: raise limits.trials to 9" in found[-1]
+    assert not any("bracket" in line for line in advice(scheduler=scheduler, n_trials=9))
