@@ -23,7 +23,7 @@ RANDOM_WALK = "policylab/RandomWalk-v0"
 EPSILON = 0.1
 ENOUGH_STEPS = 100_000_000
 """More steps than any of these runs takes before its last episode ends."""
-SECOND = "second implementation"
+SECOND = "second implementation (benchmarks/second_implementation.py)"
 FIGURE_6_3 = f"{BOOK}, Figure 6.3, p. 133"
 NAMES = {"sarsa": "SARSA", "q_learning": "Q-learning", "expected_sarsa": "Expected SARSA"}
 
