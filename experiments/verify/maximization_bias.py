@@ -28,7 +28,8 @@ N_RUNS = 10_000
 N_EPISODES = 300
 LEARNING_RATE = 0.1
 EPSILON = 0.1
-FIGURE = f"{BOOK}, Example 6.7, Figure 6.5, p. 135; second implementation (benchmarks/second_implementation.py), 10,000 runs, 10 actions in B"
+SECOND = "second implementation (benchmarks/second_implementation.py), 10,000 runs, 10 actions in B"
+FIGURE = f"{BOOK}, Example 6.7, Figure 6.5, p. 135; {SECOND}"
 
 Floats = NDArray[np.float64]
 
