@@ -130,8 +130,8 @@ def test_nothing_trained_is_trained_again(chosen: Mapping[str, Any]) -> None:
 
 @each
 def test_an_exhausted_searcher_ends_the_study(chosen: Mapping[str, Any]) -> None:
-    scheduler = make(chosen, Horizon(max_resource=FULL, budget=None, n_seeds=5))
     for n in (0, 1, 2, 5):
+        scheduler = make(chosen, Horizon(max_resource=FULL, budget=None, n_seeds=5, n_trials=max(1, n)))
         searcher = RowSearcher(range(n))
         study = landscape_study(LandscapeBackend(curves(3), capacity=3), scheduler, searcher=searcher)
         assert study.run() == "nothing left to try"
