@@ -10,8 +10,16 @@ from policylab.registry import Registry
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History
 
-SEARCHERS = Registry("searcher", {})
-"""Name -> class with a ``Settings`` model and ``make(settings, space)``."""
+SEARCHERS = Registry(
+    "searcher",
+    {
+        "grid": "policylab.tuning.searchers.grid:GridSearcher",
+        "random": "policylab.tuning.searchers.random:RandomSearcher",
+        "bayesian": "policylab.tuning.searchers.bayesian:BayesianSearcher",
+        "tpe": "policylab.tuning.searchers.tpe:TpeSearcher",
+    },
+)
+"""Name -> class with a ``Settings`` model and ``make(settings, space, prior=observations)``."""
 
 
 class Searcher(Protocol):

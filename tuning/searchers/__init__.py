@@ -1,0 +1,1 @@
+"""Searchers: each proposes configurations from a study's history; named in `policylab.tuning.searcher.SEARCHERS`."""

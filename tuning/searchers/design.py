@@ -1,0 +1,89 @@
+"""Points chosen before anything is known: the default, Sobol points, uniform draws; and which are new."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from scipy.stats import qmc
+
+from policylab.seeding import generator
+from policylab.tuning.history import History
+from policylab.tuning.space import Space, configuration_key
+
+MAX_LISTED = 4096
+"""Largest space that is listed when draws no longer find a new configuration."""
+
+MAX_REDRAWS = 200
+"""Draws before a finite space is listed."""
+
+MAX_SOBOL_POINTS = 2**16
+"""Points of a Sobol sequence looked at in search of feasible ones."""
+
+
+def opening(space: Space, history: History) -> dict[str, Any] | None:
+    """Return the default configuration while nothing was tried, else None."""
+    return None if history.trials or space.default is None else dict(space.default)
+
+
+def tried(history: History) -> set[str]:
+    """Return the key of every configuration of the study; see `configuration_key`."""
+    return {configuration_key(trial.configuration) for trial in history.trials.values()}
+
+
+def first_new(space: Space, history: History, *, candidates: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the first candidate that was not tried yet, or None.
+
+    Trying a configuration again is the scheduler's business (one more seed), not the searcher's. In a space of
+    infinitely many points a repetition does not happen by chance, so nothing is compared there.
+    """
+    if space.size is None:
+        return next(iter(candidates), None)
+    known = tried(history)
+    return next((found for found in candidates if configuration_key(found) not in known), None)
+
+
+def uniform(space: Space, history: History, *, rng: np.random.Generator) -> dict[str, Any] | None:
+    """Return a new configuration, uniform on the parameters' scales; None when a finite space has none left."""
+    found = first_new(space, history, candidates=(space.sample(rng) for _ in range(MAX_REDRAWS)))
+    if found is not None or space.size is None or space.size > MAX_LISTED:
+        return found
+    known = tried(history)
+    left = [point for point in space.listed() if configuration_key(point) not in known]
+    return left[int(rng.integers(len(left)))] if left else None
+
+
+def sobol(space: Space, history: History, *, rng: np.random.Generator) -> dict[str, Any] | None:
+    """Return the study's next scrambled Sobol point, or a uniform draw where the sequence has no new one.
+
+    A sequence must keep its scrambling, while every suggestion has a stream of its own: the scrambling is keyed by
+    what the streams of one study share, the entropy at their root.
+    """
+    entropy = getattr(rng.bit_generator.seed_seq, "entropy", None)
+    entropy = entropy if isinstance(entropy, int) else 0
+    position = max(0, len(history.trials) - (space.default is not None))
+    points = itertools.islice(_feasible_sobol(space, entropy), position, position + MAX_REDRAWS)
+    found = first_new(space, history, candidates=map(space.from_unit, points))
+    return found or uniform(space, history, rng=rng)
+
+
+def _feasible_sobol(space: Space, entropy: int) -> Iterable[np.ndarray]:
+    n_seen = 0
+    for exponent in itertools.count(6):
+        block = sobol_points(len(space.paths), exponent=exponent, entropy=entropy)[n_seen:]
+        yield from block[space.feasible(block)]
+        n_seen += len(block)
+        if n_seen >= MAX_SOBOL_POINTS:
+            return
+
+
+@functools.lru_cache(maxsize=64)
+def sobol_points(n_dimensions: int, *, exponent: int, entropy: int) -> np.ndarray:
+    """Return the first ``2 ** exponent`` points of the scrambled Sobol sequence that ``entropy`` names."""
+    engine = qmc.Sobol(n_dimensions, scramble=True, rng=generator(entropy, "sobol"))
+    points: np.ndarray = engine.random_base2(exponent)
+    points.flags.writeable = False
+    return points

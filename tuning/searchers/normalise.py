@@ -1,0 +1,111 @@
+"""Values on a scale a Gaussian model can use, with the noise that several seeds reveal.
+
+Returns in reinforcement learning have heavy tails and often two humps (solved and unsolved). A power transform
+(Yeo-Johnson, fitted by maximum likelihood) or normal scores of the ranks make them roughly Gaussian. Every seed's
+value goes through the transform fitted to the configurations' means, so means and variances live on one scale.
+
+| symbol | meaning |
+|---|---|
+| z_i | transformed value of configuration i, mean over its n_i seeds |
+| s2 | variance between seeds, pooled over the configurations that have several |
+| w_i | noise of z_i in units of s2: (ν s2 + Σ_seeds (z - z_i)²) / ((ν + n_i - 1) s2) / n_i, shrunk by ν = 4 |
+
+Source: Yeo and Johnson (2000); Salinas, Shen and Perrone (2020) for normal scores; Cowen-Rivers et al. (2022), "HEBO",
+for power transforms in Bayesian optimisation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from policylab.tuning.searchers.observations import Observation
+
+Transform: TypeAlias = Literal["power", "rank", "none"]
+
+SHRINKAGE = 4.0
+"""Degrees of freedom with which the pooled variance enters a configuration's own (ν)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Normalised:
+    """Observations on the model's scale.
+
+    Attributes:
+        mean: z, shape (n,).
+        noise: w, relative noise variance of each mean, shape (n,).
+        seed_variance: s2, or None while no configuration has two seeds.
+        degrees_of_freedom: behind s2.
+    """
+
+    mean: np.ndarray
+    noise: np.ndarray
+    seed_variance: float | None
+    degrees_of_freedom: int
+
+
+def normalise(observed: Sequence[Observation], transform: Transform) -> Normalised:
+    """Return ``observed`` transformed, each group by itself, with mean 0 and standard deviation 1."""
+    groups = np.array([observation.group for observation in observed])
+    means = np.array([observation.mean for observation in observed])
+    mapped: list[np.ndarray] = [np.empty(0)] * len(observed)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group).tolist()
+        apply = _FITS[transform](means[rows])
+        for row in rows:
+            mapped[row] = apply(np.array(observed[row].values))
+    counts = np.array([len(values) for values in mapped])
+    squares = np.array([float(((values - values.mean()) ** 2).sum()) for values in mapped])
+    freedom = int((counts - 1).sum())
+    pooled = float(squares.sum() / freedom) if freedom else None
+    relative = np.ones(len(observed))
+    if pooled:
+        relative = (SHRINKAGE * pooled + squares) / ((SHRINKAGE + counts - 1) * pooled)
+    weights = np.array([observation.weight for observation in observed])
+    noise = relative / counts / weights
+    return Normalised(np.array([values.mean() for values in mapped]), noise, pooled, freedom)
+
+
+def _standard(means: np.ndarray) -> tuple[float, float]:
+    spread = float(means.std())
+    return float(means.mean()), spread if spread > 0 else 1.0
+
+
+def _fit_none(means: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    centre, spread = _standard(means)
+    return lambda values: (values - centre) / spread
+
+
+def _fit_power(means: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    centre, spread = _standard(means)
+    scaled = (means - centre) / spread
+    power = 1.0
+    if len(np.unique(scaled)) > 2:
+        found = optimize.minimize_scalar(
+            lambda power: -stats.yeojohnson_llf(power, scaled), bounds=(-1.0, 3.0), method="bounded"
+        )
+        power = float(found.x)
+    inner_centre, inner_spread = _standard(stats.yeojohnson(scaled, lmbda=power))
+    return lambda values: (
+        (np.asarray(stats.yeojohnson((values - centre) / spread, lmbda=power)) - inner_centre) / inner_spread
+    )
+
+
+def _fit_rank(means: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    points, counts = np.unique(means, return_counts=True)
+    scores = special.ndtri((np.cumsum(counts) - counts / 2) / len(means))
+    if len(points) < 2:
+        return _fit_none(means)
+    centre, spread = _standard(np.repeat(scores, counts))
+    return lambda values: (np.interp(values, points, scores) - centre) / spread
+
+
+_FITS: dict[Transform, Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
+    "power": _fit_power,
+    "rank": _fit_rank,
+    "none": _fit_none,
+}
