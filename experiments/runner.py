@@ -10,6 +10,7 @@ from typing import Any
 
 from policylab.errors import RunError, UserError
 from policylab.experiments.finish import finish
+from policylab.experiments.optuna_live import LiveView
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.study import confirmation, read_history, search
 from policylab.experiments.tracking import open_tracker
@@ -52,7 +53,8 @@ def drive(run: RunDirectory, *, observer: Observer | None = None) -> dict[str, A
     with locked(run.path / "run.lock"):
         config = run.config
         run.set_status("running")
-        with open_tracker(run.path, config.tracking) as tracker:
+        storage = config.search.storage if config.search else "none"
+        with open_tracker(run.path, config.tracking) as tracker, LiveView(run.path, storage=storage) as view:
             try:
                 _train(run, observer or Observer())
                 document = finish(run)
@@ -63,7 +65,8 @@ def drive(run: RunDirectory, *, observer: Observer | None = None) -> dict[str, A
             except BaseException:
                 run.set_status("failed")
                 raise
-        return {**document, "tracking": tracker.summary(), "warnings": [*document["warnings"], *tracker.warnings]}
+        warnings = [*document["warnings"], *tracker.warnings, *view.warnings]
+        return {**document, "tracking": tracker.summary(), "warnings": warnings}
 
 
 def _train(run: RunDirectory, observer: Observer) -> None:

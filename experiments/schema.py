@@ -78,8 +78,9 @@ class ExperimentConfig(Settings):
 
     @property
     def config_hash(self) -> str:
-        """sha256 of what determines the results: not the launcher, tracking or description."""
-        return content_hash(self.model_dump(mode="json", exclude={"launcher", "tracking", "description"}))
+        """sha256 of what determines the results: not the launcher, tracking, description or a search's storage."""
+        without: dict[str, Any] = dict.fromkeys(("launcher", "tracking", "description"), True)
+        return content_hash(self.model_dump(mode="json", exclude={**without, "search": {"storage"}}))
 
     def specs(self, roles: Sequence[Role] = ("tune", "confirm"), *, trial: int = 0) -> list[RunSpec]:
         """The runs of one trial on all seeds of ``roles``."""

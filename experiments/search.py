@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
 from pydantic import Field, model_validator
 
 from policylab.config import Document, Settings, put, validate
 from policylab.errors import ConfigError
-from policylab.registry import Registry
 from policylab.tuning.limits import Limits
 from policylab.tuning.scheduler import SCHEDULERS, Horizon
 from policylab.tuning.searcher import SEARCHERS
 from policylab.tuning.space import Space
-
-
-def _there(registry: Registry, name: str) -> bool:
-    return find_spec(registry.targets[name].split(":")[0]) is not None
 
 
 if TYPE_CHECKING:
@@ -28,11 +22,11 @@ if TYPE_CHECKING:
     SchedulerSettings: TypeAlias = Any
 else:
     SearcherSettings = Annotated[
-        Union[tuple(SEARCHERS.load(name).Settings for name in SEARCHERS.names() if _there(SEARCHERS, name))],  # noqa: UP007 - built at run time
+        Union[tuple(SEARCHERS.load(name).Settings for name in SEARCHERS.names())],  # noqa: UP007 - built at run time
         Field(discriminator="kind"),
     ]
     SchedulerSettings = Annotated[
-        Union[tuple(SCHEDULERS.load(name).Settings for name in SCHEDULERS.names() if _there(SCHEDULERS, name))],  # noqa: UP007
+        Union[tuple(SCHEDULERS.load(name).Settings for name in SCHEDULERS.names())],  # noqa: UP007
         Field(discriminator="kind"),
     ]
 
@@ -47,6 +41,12 @@ class SearchSettings(Settings):
     metric: str = Field(default="eval/return_mean", description="a metric of the reports")
     mode: Literal["max", "min"] = Field(default="max", description="whether larger or smaller is better")
     parallel: int | None = Field(default=None, ge=1, description="runs at once; default: the launcher's workers")
+    storage: str | None = Field(
+        default=None,
+        pattern=r"^(none|[A-Za-z][A-Za-z0-9+.-]*://.+)$",
+        description="Optuna storage URL of the live view, such as postgresql://HOST/DB; default: study/optuna.db in "
+        "the run directory; 'none': no view",
+    )
 
     @model_validator(mode="after")
     def _has_an_end(self) -> SearchSettings:

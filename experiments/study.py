@@ -129,7 +129,7 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
     searcher = SEARCHERS.load(settings.searcher.kind).make(settings.searcher, space)
     log = EventLog(run.path / "study" / "events.jsonl")
     capacity = settings.parallel or config.launcher.n_workers
-    log.open(study_facts(settings.model_dump(mode="json"), seed=config.seeds.root))
+    log.open(study_facts(settings.model_dump(mode="json", exclude={"storage"}), seed=config.seeds.root))
     limits = settings.limits
     if limits.target is not None:
         limits = limits.model_copy(update={"target": settings.sign * limits.target})
