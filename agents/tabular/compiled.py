@@ -145,7 +145,7 @@ def compiled_form(algorithm: Any) -> Any:
     register_rules()
     core = algorithm.core
     n_states = core.q.shape[0]
-    q = RememberedValues(core.q, np.zeros(n_states), np.zeros(n_states, dtype=np.int64))
+    q = RememberedValues(core.q, np.zeros(n_states), np.zeros(n_states, dtype=np.int64), np.zeros(n_states))
     return algorithm._replace(core=core._replace(q=q, rng=generator_state(core.rng)))
 
 

@@ -33,18 +33,20 @@ INLINE: Any = {"forceinline": True}
 
 
 class RememberedValues(NamedTuple):
-    """Action values with the best of every state at hand.
+    """Action values with the best of every state at hand, so that most updates need no search for it.
 
     | field | shape | meaning |
     |---|---|---|
     | weights | (n_states, n_actions) | Q(s, a) |
-    | best | (n_states,) | max Q(s, ·), the first of equals |
+    | best | (n_states,) | max Q(s, ·) |
     | action | (n_states,) | its action, or -1 when several reach it |
+    | bound | (n_states,) | what no value below the best exceeds |
     """
 
     weights: NDArray[np.float64]
     best: NDArray[np.float64]
     action: NDArray[np.int64]
+    bound: NDArray[np.float64]
 
 
 def form_of(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -84,13 +86,16 @@ def is_remembered(q: Any) -> bool:
 def refresh(q: RememberedValues, state: int) -> None:
     """Find the best of one state anew."""
     weights = q.weights
-    best, place, ties = weights[state, 0], 0, 1
+    best, place, ties, bound = weights[state, 0], 0, 1, -np.inf
     for action in range(1, weights.shape[1]):
-        if weights[state, action] > best:
-            best, place, ties = weights[state, action], action, 1
-        elif weights[state, action] == best:
+        weight = weights[state, action]
+        if weight > best:
+            best, place, ties, bound = weight, action, 1, best
+        elif weight == best:
             ties += 1
-    q.best[state] = best
+        elif weight > bound:
+            bound = weight
+    q.best[state], q.bound[state] = best, bound
     q.action[state] = place if ties == 1 else -1
 
 
@@ -173,17 +178,14 @@ def _assign(q: Any, feature: Any, action: Any, weight: Any) -> Callable[..., Any
         q[feature, action] = weight
 
     def remembered(q: Any, feature: Any, action: Any, weight: Any) -> None:
-        old, best = q.weights[feature, action], q.best[feature]
+        old, best, bound = q.weights[feature, action], q.best[feature], q.bound[feature]
         q.weights[feature, action] = weight
-        if q.action[feature] == action:
-            if weight >= best:
-                q.best[feature] = weight
-            else:
-                refresh(q, feature)
-        elif weight > best:
-            q.best[feature] = weight
-            q.action[feature] = action
-        elif (weight == best) != (old == best):
+        is_best = q.action[feature] == action
+        top, other = (weight, bound) if is_best else (best, weight)
+        if other < top and (is_best or old < best):
+            q.best[feature] = top
+            q.bound[feature] = max(bound, other)
+        elif weight != old:
             refresh(q, feature)
 
     return remembered if is_remembered(q) else plain

@@ -66,12 +66,18 @@ def first_state(table: SampledTable, rng: Any) -> int:
     return state if state < len(table.initial) else 0
 
 
+@register_jitable
+def search(cumulative: NDArray[np.float64], state: int, action: int, u: float) -> int:
+    """Return the first outcome whose cumulative probability exceeds ``u``, or 0; counting spares a branch."""
+    last = cumulative.shape[2] - 1
+    outcome = 0
+    for earlier in range(last):
+        outcome += cumulative[state, action, earlier] <= u
+    return outcome if cumulative[state, action, last] > u else 0
+
+
 @register_jitable(**INLINE)
 def sample_outcome(table: SampledTable, state: int, action: int, rng: Any) -> int:
-    """Return which outcome an action has, by one draw: the first whose cumulative probability exceeds it, or 0."""
+    """Return which outcome an action has, by one draw."""
     u = draw(rng)
-    if table.cumulative.shape[2] > 1:
-        for outcome in range(table.cumulative.shape[2]):
-            if table.cumulative[state, action, outcome] > u:
-                return outcome
-    return 0
+    return 0 if table.cumulative.shape[2] == 1 else search(table.cumulative, state, action, u)
