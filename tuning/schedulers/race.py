@@ -4,7 +4,7 @@
    its checkpoint to the next (successive halving, Jamieson and Talwalkar 2016).
 2. *Race*: whoever reached the end gets more seeds, one at a time, where one more is expected to change the choice most
    (knowledge gradient); who has hardly a chance to beat the leader is dropped.
-3. *Guard*: a rung that ranks configurations unlike the end is no longer used.
+3. *Guard*: a lowest rung that ranks configurations unlike the next is no longer used.
 
 A result is the mean of a curve's tail, and results are compared by their normal scores. The winner is the finalist
 with the highest posterior mean, not the one with the highest value: best-of-many on one seed mostly picks luck.
@@ -16,6 +16,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -23,16 +24,17 @@ from pydantic import Field, field_validator
 from policylab.config import Settings
 from policylab.errors import ConfigError
 from policylab.tuning.decisions import AddSeed, Decision, Resume, Start, Stop
-from policylab.tuning.history import History, Run, RunState, Trial
+from policylab.tuning.history import History, RunState, Trial
 from policylab.tuning.scheduler import Horizon, Propose
 from policylab.tuning.schedulers.evidence import affordable, check_budget, committed, leader
+from policylab.tuning.schedulers.rungs import Ladder
 from policylab.tuning.schedulers.scores import Belief, believe, best_agreement, normal_scores, tail_mean
 
 SEED = 0
 """The seed of the search; the race adds 1, 2, ... to everyone in this order, so that rivals share seeds."""
 
-GUARD_ENDS = 8
-"""Results at the end before the guard judges a rung: with fewer, the bound of a correlation is above any threshold."""
+GUARD_PAIRS = 8
+"""Promoted configurations before the guard judges a rung: with fewer, hardly any correlation is surely low."""
 
 
 class RaceSettings(Settings):
@@ -49,7 +51,7 @@ class RaceSettings(Settings):
         default=0.3, gt=0, le=1, description="share of a curve, from its end, whose mean is the result"
     )
     generations: int = Field(default=8, ge=1, description="how often promotion catches up while the search goes on")
-    guard: float = Field(default=0.3, ge=-1, le=1, description="a rung surely less correlated with the end is dropped")
+    guard: float = Field(default=0.3, ge=-1, le=1, description="a rung surely less correlated with the next is dropped")
     drop: float = Field(default=0.01, ge=0, lt=0.5, description="chance to beat the leader below which one is dropped")
 
     @field_validator("rungs")
@@ -67,17 +69,16 @@ class Race:
 
     def __init__(self, settings: RaceSettings, horizon: Horizon) -> None:
         self._settings = settings
-        full = horizon.max_resource
-        self._levels = tuple(sorted({max(1, round(share * full)) for share in settings.rungs}))
+        self._full = full = horizon.max_resource
+        self._ladder = Ladder(tuple(sorted({max(1, round(share * full)) for share in settings.rungs})), settings.eta)
         share = settings.race if horizon.n_seeds > 1 else 0.0
-        if horizon.budget is None:
-            assert horizon.n_trials is not None
-            needed = self._price(horizon.n_trials, base=0, done=[0] * len(self._levels))
-            horizon = dataclasses.replace(horizon, budget=math.ceil(max(full, needed) / (1 - share)))
-        self._horizon = horizon
-        self._full = full
-        assert horizon.budget is not None
-        self._search_budget = max(full, int(horizon.budget * (1 - share)))
+        budget = horizon.budget
+        if budget is None:
+            budget = math.ceil(max(full, self._ladder.price(horizon.n_trials or 1)) / (1 - share))
+        self._horizon = dataclasses.replace(horizon, budget=budget)
+        self._search_budget = max(full, int(budget * (1 - share)))
+        # What a run had reached at a level never changes, so it is looked up once per history.
+        self._results: WeakKeyDictionary[History, dict[tuple[int, int, int], float]] = WeakKeyDictionary()
 
     @classmethod
     def make(cls, settings: RaceSettings, horizon: Horizon) -> Race:
@@ -100,105 +101,92 @@ class Race:
         finalists = self._finalists(history)
         if not finalists:
             return leader(history)
-        return finalists[int(np.argmax(self._belief(finalists).mean))].id
+        return finalists[int(np.argmax(self._belief(history, finalists).mean))].id
 
     # --- search: which configuration, how far
 
     def _search(self, history: History, propose: Propose) -> list[Decision] | None:
         """Return the next promotion or entry, ``[]`` while results are awaited, None when the search is over."""
-        trials = list(history.trials.values())
-        base = self._base(trials)
-        heading = [sum(_first(trial).until >= level for trial in trials) for level in self._levels]
-        entered = heading[base]
-        lowest = self._levels[base]
-        n_running = sum(_first(t).until == lowest and _first(t).state is RunState.RUNNING for t in trials)
-        generation = self._generation(base)
+        runs = [trial.runs[SEED] for trial in history.trials.values()]
+        base = self._base(history)
+        sent = [sum(run.until >= level for run in runs) for level in self._ladder.levels]
+        lowest, entered = self._ladder.levels[base], sent[base]
+        n_running = sum(run.state is RunState.RUNNING and run.until == lowest for run in runs)
+        generation = max(1, round(self._ladder.width(self._search_budget, base=base) / self._settings.generations))
         settled = (entered - n_running) // generation * generation
-        promotion = self._promotion(trials, heading, settled=settled, base=base)
-        if promotion is None and self._price(entered + 1, base=base, done=heading) <= self._room(history):
-            entry = self._entry(trials, propose, level=lowest)
-            if entry is not None:
-                return [entry]
-        if promotion is None and not n_running:
-            promotion = self._promotion(trials, heading, settled=entered, base=base)
-        if promotion is not None:
-            return [promotion]
-        searching = any(_first(trial).state is RunState.RUNNING for trial in trials)
-        return [] if searching else None
+        decision = self._promotion(history, sent, settled=settled, base=base)
+        price = self._ladder.price(entered + 1, base=base, sent=sent)
+        if decision is None and price <= self._search_budget - committed(history):
+            decision = self._entry(history, propose, level=lowest)
+        if decision is None and not n_running:
+            decision = self._promotion(history, sent, settled=entered, base=base)
+        if decision is not None:
+            return [decision]
+        return [] if any(run.state is RunState.RUNNING for run in runs) else None
 
-    def _room(self, history: History) -> int:
-        return self._search_budget - committed(history)
-
-    def _quota(self, entered: int, *, rung: int, base: int) -> int:
-        """Return how many of those that entered at rung ``base`` go on to ``rung``."""
-        one_in: int = self._settings.eta ** (rung - base)
-        return -(-entered // one_in)
-
-    def _price(self, entered: int, *, base: int, done: Sequence[int]) -> int:
-        """Return what it costs that ``entered`` have entered and their better ones were promoted to the end.
-
-        Args:
-            entered: how many.
-            base: rung they enter at.
-            done: how many have been sent to each rung so far.
-        """
-        below, cost = 0, 0
-        for rung, level in enumerate(self._levels[base:], start=base):
-            cost += (level - below) * max(0, self._quota(entered, rung=rung, base=base) - done[rung])
-            below = level
-        return cost
-
-    def _generation(self, base: int) -> int:
-        """Return how many configurations enter between two rounds of promotions."""
-        many = 1000
-        n = many * self._search_budget / self._price(many, base=base, done=[0] * len(self._levels))
-        return max(1, round(n / self._settings.generations))
-
-    def _entry(self, trials: Sequence[Trial], propose: Propose, *, level: int) -> Decision | None:
-        for trial in trials:  # left behind at a rung that the guard dropped: as good as new, and cheaper
-            run = _first(trial)
-            if run.state is RunState.PAUSED and run.until < level:
-                return Resume(trial.id, SEED, level, f"enters at {level}: lower results do not rank like the end")
+    def _entry(self, history: History, propose: Propose, *, level: int) -> Decision | None:
+        for trial in history.trials.values():
+            run = trial.runs[SEED]
+            if run.state is RunState.PAUSED and run.until < level:  # left at a rung the guard dropped: cheaper than new
+                return Resume(trial.id, SEED, level, f"enters at {level}: lower results say too little")
         configuration = propose()
         if configuration is None:
             return None
-        return Start(len(trials), configuration, SEED, level, f"a new configuration up to {level}")
+        return Start(len(history.trials), configuration, SEED, level, f"a new configuration up to {level}")
 
-    def _promotion(
-        self, trials: Sequence[Trial], heading: Sequence[int], *, settled: int, base: int
-    ) -> Decision | None:
-        """Return the promotion that is due at the lowest rung, once those of ``settled`` entries are ranked."""
-        for rung in range(base + 1, len(self._levels)):
-            below, above = self._levels[rung - 1], self._levels[rung]
-            quota = self._quota(settled, rung=rung, base=base)
-            ranked_later = rung - 1 > base and any(
-                _first(trial).until == below and _first(trial).state is RunState.RUNNING for trial in trials
+    def _promotion(self, history: History, sent: Sequence[int], *, settled: int, base: int) -> Decision | None:
+        """Return the lowest promotion that is due when ``settled`` have entered and ended the lowest rung."""
+        levels = self._ladder.levels
+        for rung in range(base + 1, len(levels)):
+            if sent[rung] >= self._ladder.quota(settled, rung=rung, base=base):
+                continue
+            waiting = self._waiting(history, levels[rung - 1])
+            complete = rung - 1 == base or not any(
+                run.state is RunState.RUNNING and run.until == levels[rung - 1] for _, run in history.runs()
             )
-            waiting = self._waiting(trials, below)
-            if heading[rung] < quota and waiting and not ranked_later:
-                return Resume(waiting[0].id, SEED, above, f"best of {len(waiting)} waiting at {below}")
+            pays = affordable(levels[rung] - levels[rung - 1], history, horizon=self._horizon)
+            if waiting and complete and pays:
+                reason = f"best of {len(waiting)} waiting at {levels[rung - 1]}"
+                return Resume(waiting[0].id, SEED, levels[rung], reason)
         return None
 
-    def _waiting(self, trials: Sequence[Trial], level: int) -> list[Trial]:
+    def _waiting(self, history: History, level: int) -> list[Trial]:
         """Return the trials that paused at ``level``, best first."""
-        paused = [t for t in trials if _first(t).state is RunState.PAUSED and _first(t).until == level]
-        return sorted(paused, key=lambda trial: self._result(_first(trial), level), reverse=True)
+        trials = history.trials.values()
+        paused = [t for t in trials if t.runs[SEED].state is RunState.PAUSED and t.runs[SEED].until == level]
+        return sorted(paused, key=lambda trial: self._result(history, trial, level=level), reverse=True)
 
-    def _result(self, run: Run, level: int) -> float:
-        return tail_mean(run.curve, until=level, window=self._settings.window)
+    def _result(self, history: History, trial: Trial, *, level: int, seed: int = SEED) -> float:
+        """Return the result of a run that reached ``level``, there."""
+        known = self._results.setdefault(history, {})
+        key = (trial.id, seed, level)
+        if key not in known:
+            known[key] = tail_mean(trial.runs[seed].curve, until=level, window=self._settings.window)
+        return known[key]
 
-    def _base(self, trials: Sequence[Trial]) -> int:
-        """Return the lowest rung in use: the first that may rank like the end."""
+    def _base(self, history: History) -> int:
+        """Return the lowest rung in use: the first that may rank like the one above it.
+
+        The next rung and not the end is what it is held against: who is there was chosen by this rung alone, so that
+        the correction for that choice is exact, and its results come early.
+        """
+        trials, levels = list(history.trials.values()), self._ladder.levels
         base = 0
-        ends = [trial for trial in trials if _first(trial).resource >= self._full]
-        while base < len(self._levels) - 2 and len(ends) >= GUARD_ENDS:
-            level = self._levels[base]
-            there = [trial for trial in trials if _first(trial).resource >= level]
-            scores = normal_scores([self._result(_first(trial), level) for trial in there])
-            low = dict(zip((trial.id for trial in there), scores, strict=True))
-            end = normal_scores([self._result(_first(trial), self._full) for trial in ends])
-            agreement = best_agreement(np.array([low[t.id] for t in ends]), end, spread=float(scores.std()))
-            if agreement >= self._settings.guard:
+        while base < len(levels) - 2:
+            here = [trial for trial in trials if trial.runs[SEED].resource >= levels[base]]
+            promoted = np.array([trial.runs[SEED].resource >= levels[base + 1] for trial in here], dtype=bool)
+            if promoted.sum() < GUARD_PAIRS:
+                break
+            scores = normal_scores([self._result(history, trial, level=levels[base]) for trial in here])
+            above = [
+                self._result(history, trial, level=levels[base + 1])
+                for trial, sent in zip(here, promoted, strict=True)
+                if sent
+            ]
+            if (
+                best_agreement(scores[promoted], normal_scores(above), spread=float(scores.std()))
+                >= self._settings.guard
+            ):
                 break
             base += 1
         return base
@@ -206,22 +194,25 @@ class Race:
     # --- race: which seed of which finalist
 
     def _finalists(self, history: History) -> list[Trial]:
-        return [t for t in history.trials.values() if not t.failed and _first(t).resource >= self._full]
+        return [t for t in history.trials.values() if not t.failed and t.runs[SEED].resource >= self._full]
 
-    def _belief(self, finalists: Sequence[Trial]) -> Belief:
-        return believe([[self._result(run, self._full) for run in self._complete(trial)] for trial in finalists])
+    def _seeds(self, trial: Trial) -> list[int]:
+        """Return the seeds on which it was trained in full, the first of all first."""
+        return sorted(seed for seed, run in trial.runs.items() if run.resource >= self._full)
 
-    def _complete(self, trial: Trial) -> list[Run]:
-        return [run for _, run in sorted(trial.runs.items()) if run.resource >= self._full]
+    def _belief(self, history: History, finalists: Sequence[Trial]) -> Belief:
+        return believe(
+            [[self._result(history, t, level=self._full, seed=seed) for seed in self._seeds(t)] for t in finalists]
+        )
 
     def _race(self, history: History) -> list[Decision]:
         """Return one more seed for a finalist, and who is dropped on the evidence."""
         finalists = self._finalists(history)
         if len(finalists) < 2:
             return []
-        belief = self._belief(finalists)
+        belief = self._belief(history, finalists)
         first = int(np.argmax(belief.mean))
-        pending = np.array([len(trial.runs) - len(self._complete(trial)) for trial in finalists], dtype=float)
+        pending = np.array([len(trial.runs) - len(self._seeds(trial)) for trial in finalists], dtype=float)
         chances = belief.chance_to_beat(first)
         decisions: list[Decision] = [
             Stop(trial.id, None, f"{chance:.1%} chance to beat trial {finalists[first].id}")
@@ -240,12 +231,8 @@ class Race:
 
     def _extend(self, history: History) -> list[Decision]:
         """Return one more candidate for the race when money is left: the best of the highest rung."""
-        for level in reversed(self._levels[:-1]):
-            waiting = self._waiting(list(history.trials.values()), level)
+        for level in reversed(self._ladder.levels[:-1]):
+            waiting = self._waiting(history, level)
             if waiting and affordable(self._full - level, history, horizon=self._horizon):
                 return [Resume(waiting[0].id, SEED, self._full, "the budget left pays for one more finalist")]
         return []
-
-
-def _first(trial: Trial) -> Run:
-    return trial.runs[SEED]

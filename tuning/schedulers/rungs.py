@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 BracketRule = Literal["formula", "table"]
@@ -114,3 +114,42 @@ def plan(brackets: list[Bracket], *, budget: int | None, eta: int) -> Iterator[B
                 return
             left -= fitting.cost
         yield fitting
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ladder:
+    """Successive halving of an open number of configurations: one in ``eta``, rounded up, goes on at each rung.
+
+    A ladder may be entered at a higher rung, ``base``; ``levels`` rise to the full resource.
+    """
+
+    levels: tuple[int, ...]
+    eta: int
+
+    def quota(self, entered: int, *, rung: int, base: int = 0) -> int:
+        """Return how many of those that entered at ``base`` are to be sent to ``rung``."""
+        one_in: int = self.eta ** (rung - base)
+        return -(-entered // one_in)
+
+    def price(self, entered: int, *, base: int = 0, sent: Sequence[int] | None = None) -> int:
+        """Return what is still to be spent until ``entered`` have entered and each rung has its quota.
+
+        Args:
+            entered: how many, the future ones included.
+            base: rung they enter at.
+            sent: how many have been sent to each rung so far; default: none.
+
+        >>> Ladder(levels=(2, 5, 10), eta=2).price(4)
+        19
+        """
+        below, price = 0, 0
+        for rung, level in enumerate(self.levels[base:], start=base):
+            missing = self.quota(entered, rung=rung, base=base) - (sent[rung] if sent else 0)
+            price += (level - below) * max(0, missing)
+            below = level
+        return price
+
+    def width(self, budget: int, *, base: int = 0) -> float:
+        """Return how many may enter at ``base`` when ``budget`` is to bring them to the end."""
+        many: int = self.eta ** len(self.levels)
+        return many * budget / self.price(many, base=base)

@@ -65,20 +65,20 @@ def normal_scores(values: Sequence[float] | Vector) -> Vector:
     return np.asarray(ndtri(middle / max(1, len(array))))
 
 
-def best_agreement(low: Vector, end: Vector, *, spread: float) -> float:
-    """Return the upper 95 % bound of the correlation between scores at a low rung and at the end.
+def best_agreement(low: Vector, high: Vector, *, spread: float) -> float:
+    """Return the upper 95 % bound of the correlation between the scores at two rungs.
 
     The pairs are those that were promoted, hence alike at the low rung: the correlation among them understates that
     among all (range restriction). It is corrected by the ratio of standard deviations (Thorndike 1949, case 2).
 
     Args:
-        low: normal scores at the rung of those that reached the end, among all at the rung, shape (n,), n >= 4.
-        end: their normal scores at the end.
-        spread: standard deviation of the scores of all at the rung.
+        low: normal scores at the low rung, among all there, of those that were promoted, shape (n,), n >= 4.
+        high: their normal scores at the high rung.
+        spread: standard deviation of the scores of all at the low rung.
     """
-    if low.std() == 0 or end.std() == 0:
+    if low.std() == 0 or high.std() == 0:
         return 1.0
-    r = float(np.corrcoef(low, end)[0, 1])
+    r = float(np.mean((low - low.mean()) * (high - high.mean())) / (low.std() * high.std()))
     ratio = spread / float(low.std())
     r = r * ratio / math.sqrt(1 + r * r * (ratio * ratio - 1))
     fisher = math.atanh(max(-0.999, min(0.999, r))) + CONFIDENCE / math.sqrt(len(low) - 3)
@@ -129,11 +129,12 @@ def believe(results: Sequence[Sequence[float]]) -> Belief:
     towards the common mean is what keeps one lucky seed from winning.
     """
     counts = np.array([len(values) for values in results])
-    scores = np.split(normal_scores([value for values in results for value in values]), np.cumsum(counts)[:-1])
-    means = np.array([z.mean() for z in scores])
-    first = np.array([z[0] for z in scores])
+    starts = np.cumsum(counts) - counts
+    scores = normal_scores([value for values in results for value in values])
+    means = np.add.reduceat(scores, starts) / counts
+    first = scores[starts]
     total = max(float(first.var(ddof=1)), 1e-3) if len(first) > 1 else 1.0
-    squares = sum(float(((z - z.mean()) ** 2).sum()) for z in scores)
+    squares = float(((scores - np.repeat(means, counts)) ** 2).sum())
     freedom = int((counts - 1).sum())
     noise = (squares + SEED_SHARE_WEIGHT * SEED_SHARE * total) / (freedom + SEED_SHARE_WEIGHT)
     between = max(total - noise, 0.1 * total)
