@@ -14,7 +14,6 @@ from policylab.tuning.scheduler import SCHEDULERS, Horizon
 from policylab.tuning.searcher import SEARCHERS
 from policylab.tuning.space import Space
 
-
 if TYPE_CHECKING:
     from policylab.experiments.schema import ExperimentConfig
 
