@@ -31,7 +31,12 @@ class Agent(Protocol):
 
     `save` then `restore` into a freshly made agent of the same settings continues exactly: learning N
     steps equals learning k, saving, restoring and learning N - k, to the last bit.
+
+    Attributes:
+        online: every episode is a new problem to it, so that it is judged by what it earns while it learns.
     """
+
+    online: bool
 
     @property
     def execution_report(self) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
@@ -64,6 +64,8 @@ class BanditAgent:
     Raises:
         EnvironmentRuleError: the environment has more than one observation.
     """
+
+    online: ClassVar[bool] = True
 
     def __init__(self, settings: BanditSettings, env_settings: EnvSettings, *, seed: int) -> None:
         env = make_env(env_settings)

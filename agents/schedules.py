@@ -74,6 +74,8 @@ AnySchedule = Constant | Linear | Exponential | InverseVisits
 def _number_is_constant(given: Any) -> Any:
     if isinstance(given, int | float) and not isinstance(given, bool):
         return {"kind": "constant", "value": given}
+    if not isinstance(given, dict | Settings):
+        raise ValueError("expected a number, or a schedule such as {kind: linear, start: 1.0, end: 0.1}")
     return given
 
 
@@ -95,13 +97,16 @@ def within(low: float, high: float, *, open_start: bool = False, open_end: bool 
     """
 
     def check(schedule: AnySchedule) -> AnySchedule:
+        found = []
         for name in ("value", "start", "end"):
             number = getattr(schedule, name, None)
             is_open = open_end if name == "end" else open_start
             if number is not None and not (low < number <= high if is_open else low <= number <= high):
                 bounds = f"greater than {low:g}" if is_open else f"at least {low:g}"
                 limit = "" if math.isinf(high) else f" and at most {high:g}"
-                raise ValueError(f"{name} must be {bounds}{limit}, got {number:g}")
+                found.append(f"{name} must be {bounds}{limit}, got {number:g}")
+        if found:
+            raise ValueError("; ".join(found))
         return schedule
 
     return AfterValidator(check)

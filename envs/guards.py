@@ -122,12 +122,6 @@ def _dynamics(env: gym.Env[Any, Any], resolved: ResolvedEnv) -> list[Finding]:
             "Taxi-v3 with is_rainy=True slips otherwise than documented, corrected as Taxi-v4; do not compare the two"
         )
         found.append(Finding("known_defect", message))
-    random_map = resolved.kwargs.get("desc") is None and resolved.kwargs.get("map_name", "") is None
-    if resolved.id.startswith("FrozenLake") and random_map:
-        message = (
-            f"{resolved.id} with map_name=null draws a new random map each time it is made; name a map or give desc"
-        )
-        found.append(Finding("random_map", message))
     return found
 
 

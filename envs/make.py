@@ -82,6 +82,7 @@ def resolve(settings: EnvSettings) -> ResolvedEnv:
         notes.append(f"{env_id} is not in Gymnasium {gym.__version__}; {alias}, the same environment, is used")
         env_id = alias
     spec = gym.registry[env_id]
+    _refuse_random_map(env_id, {**spec.kwargs, **settings.kwargs})
     limit = settings.max_episode_steps or spec.max_episode_steps or DEFAULT_MAX_EPISODE_STEPS
     source: Literal["config", "registry", "default"] = (
         "config" if settings.max_episode_steps else "registry" if spec.max_episode_steps else "default"
@@ -95,6 +96,16 @@ def resolve(settings: EnvSettings) -> ResolvedEnv:
         gymnasium_version=gym.__version__,
         notes=tuple(notes),
     )
+
+
+def _refuse_random_map(env_id: str, kwargs: Mapping[str, Any]) -> None:
+    """FrozenLake draws its map outside of its random stream: training and evaluation would see different ones."""
+    drawn = kwargs.get("desc") is None and "map_name" in kwargs and kwargs["map_name"] is None
+    if env_id.startswith("FrozenLake") and drawn:
+        raise EnvironmentRuleError(
+            f"env.kwargs.map_name: null makes {env_id} draw another map each time it is made, so that what is trained "
+            "and what is evaluated differ; name a map (4x4, 8x8) or give its rows as desc"
+        )
 
 
 def make_env(settings: EnvSettings, *, render_mode: str | None = None) -> gym.Env[Any, Any]:

@@ -48,6 +48,8 @@ def compare_runs(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     """
     if len(runs) < 2:
         raise ComparisonError(f"compare needs at least two run directories, got {len(runs)}")
+    if len({run.path for run in runs}) < len(runs):
+        raise ComparisonError("compare was given the same run directory twice; name different ones")
     finished = [finished_runs(run) for run in runs]
     _refuse_unlike(runs, finished)
     winners = [winner_of(run) for run in runs]

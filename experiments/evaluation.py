@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from policylab.agents.agent import Agent
 from policylab.agents.policy import Policy, TabularPolicy
 from policylab.envs.enumeration import has_table, table_of
 from policylab.envs.make import make_env
@@ -130,6 +131,22 @@ def play_episode(
     if frames is not None:
         frames.append(env.render())
     return total
+
+
+def evaluation_kind(asked: str, agent: Agent) -> str:
+    """Return how ``agent`` is valued: as asked, where ``auto`` means ``online`` for agents judged while they learn.
+
+    Raises:
+        EnvironmentRuleError: its final policy was to be valued although every episode is a new problem to it.
+    """
+    if not agent.online:
+        return asked
+    if asked in ("exact", "rollout"):
+        raise EnvironmentRuleError(
+            f"evaluation.kind '{asked}' would value what the agent knows of its last problem, but every episode is a "
+            "new one to it; use 'online'"
+        )
+    return "online"
 
 
 def make_evaluator(env: EnvSettings, policy: Policy, *, kind: str, seed: int) -> Evaluator:

@@ -14,7 +14,7 @@ from policylab.agents.agent import Agent, Report
 from policylab.agents.build import make_agent
 from policylab.envs.settings import EnvSettings
 from policylab.errors import CheckpointError, RunDirectoryError, RunError
-from policylab.experiments.evaluation import Evaluator, make_evaluator
+from policylab.experiments.evaluation import Evaluator, evaluation_kind, make_evaluator
 from policylab.experiments.schema import EvaluationSettings
 from policylab.files import append_line, drop_torn_tail, locked, read_lines, storage_errors, sync_folder, write_atomic
 from policylab.runspec import ReportRow, RunResult, RunSpec, read_model
@@ -60,6 +60,7 @@ class _Run:
         self.agent: Agent = make_agent(
             self.spec.agent, self.environment, seed=self.spec.seed, budget_steps=self.spec.budget_steps
         )
+        self.kind = evaluation_kind(self.evaluation.kind, self.agent)
         self.steps = self._restore()
         self.rows = self._keep_rows()
         self._saved_at = time.monotonic()
@@ -88,7 +89,10 @@ class _Run:
             lines = path.read_bytes().splitlines(keepends=True)[: len(kept)]
             write_atomic(path, b"".join(lines))
         if self.steps and (not kept or kept[-1].step != self.steps):
-            raise RunDirectoryError(f"{path}: the row of step {self.steps} is missing; restore the file from a copy")
+            raise RunDirectoryError(
+                f"{path}: the row of step {self.steps} is missing; restore the file from a copy, "
+                f"or delete {self.folder} to train this run again from its start"
+            )
         return kept
 
     def _marks(self) -> Iterator[int]:
@@ -114,7 +118,7 @@ class _Run:
 
     def _row(self, report: Report) -> ReportRow:
         metrics = dict(report.metrics)
-        if self.evaluation.kind != "online":
+        if self.kind != "online":
             metrics["eval/return_mean"] = self.evaluator(self.agent.policy(), episodes=self.evaluation.episodes).value
         return ReportRow(step=report.steps, episodes=report.episodes, metrics=metrics)
 
@@ -122,7 +126,7 @@ class _Run:
     def evaluator(self) -> Evaluator:
         if not hasattr(self, "_evaluator"):
             self._evaluator = make_evaluator(
-                self.environment, self.agent.policy(), kind=self.evaluation.kind, seed=self.spec.evaluation_seed
+                self.environment, self.agent.policy(), kind=self.kind, seed=self.spec.evaluation_seed
             )
         return self._evaluator
 
@@ -135,7 +139,7 @@ class _Run:
             raise Stopped(str(self.folder))
 
     def _finish(self) -> RunResult:
-        if self.evaluation.kind == "online":
+        if self.kind == "online":
             returns = [row.metrics["train/return_mean"] for row in self.rows if "train/return_mean" in row.metrics]
             if not returns:
                 raise RunError(f"{self.folder}: no episode ended in {self.steps} steps; raise budget.steps")

@@ -48,7 +48,8 @@ def _document(run: RunDirectory, runs: list[FinishedRun], *, policy: StoredPolic
     root = run.config.seeds.root
     winner, measure = winner_of(run), runs[0].result.measure
     confirm = of_role(runs, "confirm", trial=winner)
-    selected = value_interval(of_role(runs, "tune", trial=winner), root_seed=root)
+    tuned = of_role(runs, "tune", trial=winner)
+    selected = value_interval(tuned, root_seed=root)
     confirmed = value_interval(confirm, root_seed=root) if confirm else None
     return {
         "schema_version": 1,
@@ -58,7 +59,7 @@ def _document(run: RunDirectory, runs: list[FinishedRun], *, policy: StoredPolic
         "config_hash": run.config.config_hash,
         "selected": interval_document(selected, measure=measure),
         "confirmed": interval_document(confirmed, measure=measure),
-        "exact": exact_document(run, policy),
+        "exact": exact_document(run, policy, n_candidates=len(tuned), confirmed=confirmed),
         "search": search_document(run, runs),
         "cost": cost_document(run),
         "execution": runs[0].result.execution,

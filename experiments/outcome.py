@@ -116,8 +116,21 @@ def policy_of(run: RunDirectory, one: FinishedRun) -> StoredPolicy:
     return policy
 
 
-def exact_document(run: RunDirectory, policy: StoredPolicy) -> dict[str, Any] | None:
-    """Return {optimal_return, policy_return, optimality_gap, measure} of ``policy``, or None without a table."""
+def exact_document(
+    run: RunDirectory, policy: StoredPolicy, *, n_candidates: int, confirmed: Interval | None
+) -> dict[str, Any] | None:
+    """Return how far from the optimum the packaged policy and the confirmed mean are, or None without a table.
+
+    Args:
+        run: the run directory.
+        policy: the packaged policy.
+        n_candidates: runs it is the best of.
+        confirmed: value of the configuration on fresh seeds.
+
+    Returns:
+        {optimal_return, policy_return, optimality_gap, policy_is, confirmed_gap, measure}; ``optimality_gap`` is the
+        packaged policy's, ``confirmed_gap`` that of an average fresh run.
+    """
     config = run.config
     mdp = exact_table(config.env) if config.evaluation.kind in ("auto", "exact") else None
     if mdp is None or greedy_actions(policy, mdp) is None:
@@ -128,6 +141,8 @@ def exact_document(run: RunDirectory, policy: StoredPolicy) -> dict[str, Any] | 
         "optimal_return": optimal,
         "policy_return": achieved,
         "optimality_gap": optimal - achieved,
+        "policy_is": f"best of {n_candidates} tuning seeds",
+        "confirmed_gap": None if confirmed is None else optimal - confirmed.value,
         "measure": evaluator.measure,
     }
 

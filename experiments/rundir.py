@@ -153,7 +153,8 @@ def open_run(path: Path) -> RunDirectory:
     """
     run = RunDirectory(path.absolute())
     if not path.is_dir():
-        raise RunDirectoryError(f"{path}: no such run directory; `policylab run` prints the one it makes")
+        what = "is a file, not a run directory" if path.exists() else "no such run directory"
+        raise RunDirectoryError(f"{path}: {what}; `policylab run` prints the one it makes")
     _ = run.manifest
     return run
 

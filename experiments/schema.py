@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
@@ -33,7 +34,7 @@ else:
 class Budget(Settings):
     """How long each run trains."""
 
-    steps: int = Field(ge=1, description="environment steps per run")
+    steps: int = Field(ge=1, le=10**12, description="environment steps per run")
 
 
 class Seeds(Settings):
@@ -60,7 +61,7 @@ class EvaluationSettings(Settings):
 class ExperimentConfig(Settings):
     """One experiment, from environment to tracked, reported and packaged policy."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")
+    name: str = Field(description="lower-case letters, digits, '_', '-' and '.', at most 63")
     description: str = ""
     env: EnvSettings
     agent: AgentSettings
@@ -75,6 +76,13 @@ class ExperimentConfig(Settings):
     @classmethod
     def _name_is_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int | float) else value
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,62}", name):
+            raise ValueError("a name has lower-case letters, digits, '_', '-' and '.', at most 63, and names a folder")
+        return name
 
     @property
     def config_hash(self) -> str:
@@ -124,9 +132,13 @@ def find_config(name_or_path: str) -> Path:
     path, shipped = Path(name_or_path), shipped_configs()
     if name_or_path in shipped and not path.is_file():
         return shipped[name_or_path]
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return path
-    hint = did_you_mean(name_or_path, shipped) or ";"
+    if path.is_dir():
+        raise ConfigError(
+            f"{name_or_path}: is a folder; name an experiment file, or `policylab resume` a run directory"
+        )
+    hint = did_you_mean(name_or_path, shipped)
     raise ConfigError(f"{name_or_path}: no such file or shipped config{hint} (shipped: {', '.join(shipped)})")
 
 

@@ -63,6 +63,7 @@ class TabularAgent:
     """
 
     Settings: ClassVar[type[TabularSettings]]
+    online: ClassVar[bool] = False
     compiled: ClassVar[bool] = True
     """Whether the algorithm has a compiled form."""
     linear: ClassVar[bool] = True

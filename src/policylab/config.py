@@ -234,13 +234,15 @@ def _finding(document: Document, found: dict[str, Any], *, schema: dict[str, Any
     elif kind == "union_tag_invalid":
         known = re.findall(r"'([^']+)'", context["expected_tags"])
         path = (*path, str(context["discriminator"]).strip("'"))
-        hint = did_you_mean(str(context["tag"]), known) or ";"
+        hint = did_you_mean(str(context["tag"]), known)
         message = f"unknown kind '{context['tag']}'{hint} (known: {', '.join(known)})"
     elif kind == "union_tag_not_found":
         path, message = (*path, str(context["discriminator"]).strip("'")), "required, but missing"
     else:
         message = re.sub(r"^(Value|Assertion) error, ", "", found["msg"])
-        if not isinstance(found.get("input"), dict | list):
+        if kind in ("model_attributes_type", "model_type", "dict_type"):
+            message = "expected a mapping of settings, such as {kind: ...}"
+        if not isinstance(found.get("input"), dict | list) and ", got " not in message:
             message += f", got {found.get('input')!r}"
     return f"{document.place(path)}: {_dotted(path)}: {message}"
 

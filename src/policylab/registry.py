@@ -55,7 +55,7 @@ class Registry:
             MissingExtraError: the entry's module needs a package that is not installed.
         """
         if name not in self.targets:
-            hint = did_you_mean(name, self.targets) or ";"
+            hint = did_you_mean(name, self.targets)
             raise UnknownNameError(f"unknown {self.concept} '{name}'{hint} (known: {', '.join(self.names())})")
         module, _, attribute = self.targets[name].partition(":")
         try:
