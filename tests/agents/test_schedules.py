@@ -73,8 +73,8 @@ def test_values_stay_between_start_and_end(start, end, fraction, budget, time, k
         ({"kind": "cosine"}, "does not match any of the expected tags"),
         ({"kind": "linear", "start": 1.0, "end": 0.1, "frction": 0.5}, "Extra inputs"),
         (float("nan"), "finite"),
-        (True, "dictionary"),
-        ("0.1", "dictionary"),
+        (True, "expected a number, or a schedule"),
+        ("0.1", "expected a number, or a schedule"),
     ],
 )
 def test_wrong_schedules_are_refused(given_, message):
