@@ -56,6 +56,14 @@ class Space(Settings):
             object.__setattr__(self, "default", plain)
         return self
 
+    def with_default(self, default: Configuration | None) -> Space:
+        """Return the same space with another default.
+
+        Raises:
+            ValidationError: it is not one of the space's configurations.
+        """
+        return Space(parameters=self.parameters, constraints=self.constraints, default=default and dict(default))
+
     @functools.cached_property
     def paths(self) -> tuple[str, ...]:
         """The parameters' paths in order."""

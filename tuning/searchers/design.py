@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from policylab.seeding import generator
 from policylab.tuning.history import History
@@ -83,6 +82,8 @@ def _feasible_sobol(space: Space, entropy: int) -> Iterable[np.ndarray]:
 @functools.lru_cache(maxsize=64)
 def sobol_points(n_dimensions: int, *, exponent: int, entropy: int) -> np.ndarray:
     """Return the first ``2 ** exponent`` points of the scrambled Sobol sequence that ``entropy`` names."""
+    from scipy.stats import qmc  # takes longer to import than all the rest of a random search
+
     engine = qmc.Sobol(n_dimensions, scramble=True, rng=generator(entropy, "sobol"))
     points: np.ndarray = engine.random_base2(exponent)
     points.flags.writeable = False

@@ -1,0 +1,192 @@
+"""`tune`: search the arguments of any Python callable.
+
+| file in the folder | content |
+|---|---|
+| events.jsonl | the event log: see `policylab.tuning.log` |
+| checkpoints/ | one folder per (trial, seed), the objective's own |
+| sessions.jsonl | seconds of each session, for the wall-clock limit |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar, cast
+
+from policylab.config import Document, Settings, validate
+from policylab.errors import ConfigError
+from policylab.files import append_line, drop_torn_tail, locked, read_lines
+from policylab.registry import Registry
+from policylab.tuning.backend import InlineBackend, Objective, Task
+from policylab.tuning.history import History
+from policylab.tuning.limits import Limits
+from policylab.tuning.log import EventLog
+from policylab.tuning.result import StudyResult, study_result
+from policylab.tuning.scheduler import SCHEDULERS, Horizon
+from policylab.tuning.searcher import SEARCHERS
+from policylab.tuning.searchers.grid import check_grid_trials
+from policylab.tuning.space import Space
+from policylab.tuning.study import Study, study_facts
+
+Model = TypeVar("Model", bound=Settings)
+Component: TypeAlias = str | Mapping[str, Any] | Settings
+"""A component by name, as plain data with its ``kind``, or as its settings."""
+
+
+def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decision of theirs, all but two have defaults
+    objective: Objective,
+    space: Space | Mapping[str, Any],
+    *,
+    limits: Limits | Mapping[str, Any],
+    searcher: Component = "bayesian",
+    scheduler: Component = "fixed",
+    seeds: int = 1,
+    max_resource: int = 1,
+    mode: Literal["max", "min"] = "max",
+    folder: Path | str | None = None,
+    seed: int = 0,
+    observe: Callable[[History], None] | None = None,
+) -> StudyResult:
+    """Search ``space`` for the configuration with the best value of ``objective``.
+
+    Args:
+        objective: maps a `Task` to its final value, or yields (resource, value) reports. What it raises ends one
+            run, not the study.
+        space: searched.
+        limits: when the study is over; ``steps`` counts resource over all runs.
+        searcher: proposes configurations: grid, random, bayesian or tpe.
+        scheduler: decides what to spend on: fixed, median, hyperband, asha or race.
+        seeds: tuning seeds, numbered from 0, that a scheduler may run a configuration on.
+        max_resource: resource of a full training, in the objective's unit.
+        mode: whether larger or smaller values are better.
+        folder: where the log is kept; called again with the same arguments, the study goes on from there, or
+            returns its result when it is over. None keeps nothing.
+        seed: root of all random streams.
+        observe: called with the history after every change; values are larger-is-better there.
+
+    Raises:
+        ConfigError: a space, limit or component that breaks a rule.
+        RunDirectoryError: ``folder`` holds another study, or another process is tuning in it.
+
+    >>> result = tune(
+    ...     lambda task: (task.configuration["x"] - 3) ** 2,
+    ...     {"parameters": {"x": {"kind": "continuous", "low": 0, "high": 10}}},
+    ...     limits={"trials": 25},
+    ...     mode="min",
+    ... )
+    >>> abs(result.best.configuration["x"] - 3) < 0.2, len(result.trials)
+    (True, 25)
+    """
+    space = validated(Space, space, source="space")
+    limits = validated(Limits, limits, source="limits")
+    if mode not in ("max", "min"):
+        raise ConfigError(f"mode must be 'max' or 'min', got {mode!r}")
+    chosen = component(SEARCHERS, searcher), component(SCHEDULERS, scheduler)
+    _check(space, limits, kind=chosen[0].kind, counts={"seeds": seeds, "max_resource": max_resource})
+    horizon = Horizon(max_resource=max_resource, budget=limits.steps, n_seeds=seeds, n_trials=limits.trials)
+    sign = 1.0 if mode == "max" else -1.0
+    facts = {
+        "space": _space_facts(space),
+        "searcher": chosen[0].model_dump(mode="json"),
+        "scheduler": chosen[1].model_dump(mode="json"),
+        "limits": limits.model_dump(mode="json"),
+        "horizon": dataclasses.asdict(horizon),
+        "mode": mode,
+    }
+    decider = SCHEDULERS.load(chosen[1].kind).make(chosen[1], horizon)
+    with _opened(folder) as place:
+        log = EventLog(place / "events.jsonl" if folder is not None else None)
+        log.open(study_facts(facts, seed=seed))
+        study = Study(
+            searcher=SEARCHERS.load(chosen[0].kind).make(chosen[0], space),
+            scheduler=decider,
+            backend=InlineBackend(_signed(objective, sign), folder=place / "checkpoints"),
+            log=log,
+            limits=limits if limits.target is None else limits.model_copy(update={"target": sign * limits.target}),
+            max_resource=max_resource,
+            seed=seed,
+        )
+        with _session(place / "sessions.jsonl") as elapsed_s:
+            reason = study.run(elapsed_s=elapsed_s, observe=observe)
+    return study_result(study.history, reason=reason, selected=decider.best(study.history), sign=sign)
+
+
+def validated(model: type[Model], given: Model | Mapping[str, Any], *, source: str) -> Model:
+    """Return ``given`` as a ``model``.
+
+    Raises:
+        ConfigError: every finding; ``source`` is its name there.
+    """
+    if isinstance(given, model):
+        return given
+    return validate(model, Document(data=dict(cast(Mapping[str, Any], given)), places={}, source=source))
+
+
+def component(registry: Registry, given: Component) -> Any:
+    """Return the settings of a searcher or scheduler given by name, as plain data, or as its settings.
+
+    Raises:
+        UnknownNameError: no entry has the name.
+        ConfigError: every finding about the settings.
+    """
+    if isinstance(given, Settings):
+        return given
+    data = {"kind": given} if isinstance(given, str) else dict(given)
+    model = registry.load(str(data.get("kind", ""))).Settings
+    return validated(model, data, source=registry.concept)
+
+
+def _check(space: Space, limits: Limits, *, kind: str, counts: Mapping[str, int]) -> None:
+    """Refuse what no component can judge alone."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{name} must be at least 1, got {count}")
+    if kind == "grid":
+        check_grid_trials(space, limits.trials)
+    ends = (limits.trials, limits.steps, limits.wall_clock_s, limits.cost and limits.cost_per_step)
+    if space.size is None and not any(ends):
+        raise ConfigError("limits: set trials, steps, wall_clock_s, or cost with cost_per_step, or it never ends")
+
+
+def _space_facts(space: Space) -> dict[str, Any]:
+    """Return the space as the log keeps it: a list of parameters, for their order counts and the log sorts keys."""
+    data = space.model_dump(mode="json")
+    return {**data, "parameters": [*data["parameters"].items()]}
+
+
+def _signed(objective: Objective, sign: float) -> Objective:
+    """Return the objective with larger-is-better values."""
+
+    def signed(task: Task) -> float | Iterable[tuple[int, float]]:
+        answer = objective(task)
+        if isinstance(answer, Iterable):
+            return ((resource, sign * value) for resource, value in answer)
+        return sign * answer
+
+    return signed if sign < 0 else objective
+
+
+@contextlib.contextmanager
+def _opened(folder: Path | str | None) -> Iterator[Path]:
+    """Yield the study's folder, locked; a temporary one when nothing is to be kept."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="policylab-") as temporary:
+            yield Path(temporary)
+        return
+    with locked(Path(folder) / ".lock"):
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _session(path: Path) -> Iterator[float]:
+    """Yield the seconds of earlier sessions, and record those of this one however it ends."""
+    started = time.monotonic()
+    try:
+        yield sum(session["elapsed_s"] for session in read_lines(path))
+    finally:
+        drop_torn_tail(path)
+        append_line(path, {"elapsed_s": time.monotonic() - started})
