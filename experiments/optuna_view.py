@@ -85,7 +85,9 @@ class OptunaView:
         storage = self._storage = self._storage or open_storage(self._url or storage_url(view))
         study = self._study = self._study or _open(storage, view)
         if self._written is None:
-            self._written = {trial.number: _content(trial) for trial in study.get_trials(deepcopy=False)}
+            # From the storage itself: a study keeps finished trials in memory, and they can change here.
+            held = storage.get_all_trials(storage.get_study_id_from_name(view.run_id), deepcopy=False)
+            self._written = {trial.number: _content(trial) for trial in held}
         trials = {trial.number: trial for trial in frozen_trials(view)}
         contents = {number: _content(trial) for number, trial in trials.items()}
         changed = [trials[number] for number in contents if contents[number] != self._written.get(number)]

@@ -7,8 +7,9 @@ from typing import Any
 from policylab.agents.build import make_agent
 from policylab.envs.guards import findings
 from policylab.envs.make import resolve
-from policylab.experiments.evaluation import exact_table
+from policylab.experiments.evaluation import evaluation_kind, exact_table
 from policylab.experiments.schema import ExperimentConfig
+from policylab.experiments.search_plan import search_plan
 from policylab.experiments.statistics import seed_warning
 
 
@@ -16,8 +17,9 @@ def plan(config: ExperimentConfig) -> dict[str, Any]:
     """Build everything a run needs once, and return what running it means.
 
     Returns:
-        {name, config_hash, trials, seeds, runs, steps_per_run, total_steps, environment, execution, evaluation,
-        warnings}.
+        {name, config_hash, trials, seeds, runs, steps_per_run, total_steps, search, environment, execution, evaluation,
+        warnings}. With a search, trials, runs and total_steps are what it takes at most, or None where no limit says;
+        ``search`` is that of `search_plan`, else None.
 
     Raises:
         UserError: the environment, agent and settings do not fit together.
@@ -25,16 +27,17 @@ def plan(config: ExperimentConfig) -> dict[str, Any]:
     specs = config.specs()
     environment = resolve(config.env)
     agent = make_agent(specs[0].agent, config.env, seed=specs[0].seed, budget_steps=config.budget.steps)
-    exact = config.evaluation.kind in ("auto", "exact") and exact_table(config.env) is not None
+    kind = evaluation_kind(config.evaluation.kind, agent)
+    exact = kind in ("auto", "exact") and exact_table(config.env) is not None
     counts = {"tune": config.seeds.tune, "confirm": config.seeds.confirm}
+    search = None if config.search is None else search_plan(config)
     return {
         "name": config.name,
         "config_hash": config.config_hash,
-        "trials": 1,
         "seeds": {**counts, "root": config.seeds.root},
-        "runs": len(specs),
         "steps_per_run": config.budget.steps,
-        "total_steps": config.budget.steps * len(specs),
+        **_extent(config, search),
+        "search": search,
         "environment": {
             "requested": environment.requested_id,
             "id": environment.id,
@@ -43,8 +46,22 @@ def plan(config: ExperimentConfig) -> dict[str, Any]:
             "gymnasium": environment.gymnasium_version,
         },
         "execution": dict(agent.execution_report),
-        "evaluation": "exact" if exact else "online" if config.evaluation.kind == "online" else "rollout",
-        "warnings": [*(found.message for found in findings(config.env)), *_seed_warnings(counts)],
+        "evaluation": "exact" if exact else "online" if kind == "online" else "rollout",
+        "warnings": [*(found.message for found in findings(config.env)), *_seed_warnings(counts)]
+        + (search["advice"] if search else []),
+    }
+
+
+def _extent(config: ExperimentConfig, search: dict[str, Any] | None) -> dict[str, int | None]:
+    """Return trials, runs and total_steps, at most."""
+    if search is None:
+        runs = len(config.specs())
+        return {"trials": 1, "runs": runs, "total_steps": runs * config.budget.steps}
+    trials, steps = search["trials_at_most"], search["steps_at_most"]
+    return {
+        "trials": trials,
+        "runs": None if trials is None else trials * search["seeds_at_most"] + 2 * config.seeds.confirm,
+        "total_steps": None if steps is None else steps + search["confirm_steps"],
     }
 
 

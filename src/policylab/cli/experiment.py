@@ -41,6 +41,8 @@ def _drive(arguments: argparse.Namespace, directory: Any) -> int:
             document = drive(directory, observer=Observer(runs=observe))
     except KeyboardInterrupt:
         sys.stderr.write(f"saved; continue with: policylab resume {directory.path}\n")
+        if arguments.json:
+            emit(arguments, {"run_dir": str(directory.path), "status": "interrupted"}, text=str)
         raise
     emit(arguments, document, text=lambda: summary(document))
     return 0
@@ -86,9 +88,16 @@ def _plan_text(document: dict[str, Any]) -> str:
         ["environment", f"{environment['id']}, at most {environment['max_episode_steps']} steps per episode"],
         ["execution", f"{document['execution']['kind']} ({document['execution']['reason']})"],
         ["evaluation", document["evaluation"]],
-        ["runs", f"{document['runs']} = {document['trials']} trial x ({seeds['tune']} + {seeds['confirm']} seeds)"],
-        ["steps", f"{document['total_steps']:,} = {document['runs']} x {document['steps_per_run']:,}"],
     ]
+    if document["search"]:
+        from policylab.cli.study import plan_rows
+
+        rows += plan_rows(document)
+    else:
+        rows += [
+            ["runs", f"{document['runs']} = {document['trials']} trial x ({seeds['tune']} + {seeds['confirm']} seeds)"],
+            ["steps", f"{document['total_steps']:,} = {document['runs']} x {document['steps_per_run']:,}"],
+        ]
     return "\n".join([document["name"], columns(rows), *(f"warning: {text}" for text in document["warnings"])])
 
 

@@ -45,9 +45,14 @@ def _parser() -> argparse.ArgumentParser:
             help="override one setting, such as agent.discount=0.95; repeatable",
         )  # fmt: skip
 
-    run = command("run", call="experiment:run", text="train, evaluate, track, report and package an experiment")
-    with_config(run)
-    run.add_argument("--out", default="runs", help="folder that receives the run directory (default: runs)")
+    def running(name: str, *, call: str, text: str) -> None:
+        added = command(name, call=call, text=text)
+        with_config(added)
+        added.add_argument("--out", default="runs", help="folder that receives the run directory (default: runs)")
+
+    running("run", call="experiment:run", text="train, evaluate, track, report and package an experiment")
+    running("tune", call="study:tune", text="search the hyperparameters of an experiment that has a search section")
+    _study_commands(command("study", call="study:", text="look at the study of a run directory, finished or not"))
     with_config(command("plan", call="experiment:plan", text="validate and price an experiment without training"))
     resume = command("resume", call="experiment:resume", text="finish an interrupted or failed run directory")
     resume.add_argument("run_dir")
@@ -72,8 +77,38 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _study_commands(study: argparse.ArgumentParser) -> None:
+    """Add the commands below ``policylab study``."""
+    commands = study.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, *, text: str, argument: str = "run_dir") -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.add_argument(argument, metavar="RUN_DIR" if argument == "run_dir" else "RUN_DIR|CONFIG")
+        added.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document and nothing else"
+        )
+        added.set_defaults(call=f"policylab.cli.study:{name.replace('-', '_')}")
+        return added
+
+    show = command("show", text="leaders with intervals, budget spent and saved, selected and confirmed values")
+    show.add_argument("--top", type=int, default=20, metavar="N", help="rows of the table (default: 20; 0: all)")
+    command("best", text="the best configuration, as an experiment file for `policylab run`")
+    export = command("export", text="every report of every trial and seed")
+    export.add_argument(
+        "--format", choices=["csv", "json", "optuna"], default="csv",
+        help="csv (default) or json on standard output; optuna: write the study into an Optuna storage",
+    )  # fmt: skip
+    export.add_argument("--storage", metavar="URL", help="Optuna storage to write into instead of the configured one")
+    command("importance", text="which hyperparameters mattered")
+    command("to-sagemaker", text="the equivalent SageMaker tuning-job request, and what it cannot express",
+            argument="source")  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the caller closed it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - lives as long as the process
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.version:

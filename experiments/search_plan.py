@@ -1,0 +1,140 @@
+"""What a search will try and cost, without training: its space, a rehearsal of its scheduler, and advice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from policylab.experiments.schema import ExperimentConfig
+from policylab.experiments.search import SearchSettings, with_default
+from policylab.experiments.study_view import ONE_SEED
+from policylab.seeding import generator
+from policylab.tuning.advice import advise
+from policylab.tuning.backend import InlineBackend, Task
+from policylab.tuning.history import History
+from policylab.tuning.limits import Limits
+from policylab.tuning.log import EventLog
+from policylab.tuning.parameters import Categorical, Parameter
+from policylab.tuning.scheduler import SCHEDULERS
+from policylab.tuning.searcher import SEARCHERS
+from policylab.tuning.space import Space
+from policylab.tuning.study import Study
+
+REHEARSAL_S = 3.0
+"""A rehearsal that takes longer is left out."""
+
+
+def search_plan(config: ExperimentConfig) -> dict[str, Any]:
+    """Return what the search of an experiment means.
+
+    Returns:
+        {searcher, scheduler, metric, mode, parallel, limits, space, seeds_at_most, trials_at_most, steps_at_most,
+        rehearsal, confirm_steps, advice}. ``rehearsal`` is what the scheduler does when results are random: {trials,
+        runs, steps, saved_by_resuming_steps, levels: resource -> runs that reach it}, or None where it takes too long.
+
+    Raises:
+        UserError: scheduler, searcher and limits do not fit together.
+    """
+    search = config.search
+    assert search is not None
+    space = with_default(config)
+    parallel = search.parallel or config.launcher.n_workers
+    horizon = search.horizon(budget_steps=config.budget.steps, n_seeds=config.seeds.tune)
+    trials, seeds = _trials_at_most(search, space), 1 if search.scheduler.kind in ONE_SEED else config.seeds.tune
+    worst = None if trials is None else trials * seeds * config.budget.steps
+    return {
+        "searcher": search.searcher.kind,
+        "scheduler": search.scheduler.kind,
+        "metric": search.metric,
+        "mode": search.mode,
+        "parallel": parallel,
+        "limits": search.limits.model_dump(mode="json", exclude_defaults=True),
+        "space": _space(space),
+        "seeds_at_most": seeds,
+        "trials_at_most": trials,
+        "steps_at_most": min((steps for steps in (search.limits.steps, worst) if steps is not None), default=None),
+        "rehearsal": _rehearsal(config, search, space=space),
+        "confirm_steps": 2 * config.seeds.confirm * config.budget.steps,
+        "advice": advise(
+            space, searcher=search.searcher.kind, scheduler=search.scheduler, horizon=horizon, parallel=parallel
+        ),
+    }
+
+
+def _trials_at_most(search: SearchSettings, space: Space) -> int | None:
+    size = space.size if search.searcher.kind == "grid" else None
+    return min((count for count in (search.limits.trials, size) if count is not None), default=None)
+
+
+def _rehearsal(config: ExperimentConfig, search: SearchSettings, *, space: Space) -> dict[str, Any] | None:
+    """Play the study through with random values in place of training, random configurations in place of learned ones.
+
+    Targets and stagnation are left out: they depend on the values.
+    """
+    horizon = search.horizon(budget_steps=config.budget.steps, n_seeds=config.seeds.tune)
+    kind = "grid" if search.searcher.kind == "grid" else "random"
+    searcher = SEARCHERS.load(kind)
+    settings = search.searcher if search.searcher.kind == kind else searcher.Settings()
+    limits = Limits(trials=search.limits.trials, steps=search.limits.steps, wall_clock_s=REHEARSAL_S)
+    study = Study(
+        searcher=searcher.make(settings, space),
+        scheduler=SCHEDULERS.load(search.scheduler.kind).make(search.scheduler, horizon),
+        backend=InlineBackend(_Random(config), folder=Path("rehearsal")),
+        log=EventLog(None),
+        limits=limits,
+        max_resource=config.budget.steps,
+        seed=config.seeds.root,
+    )
+    reason = study.run()
+    return None if reason.startswith("limits.wall_clock_s") else _counts(study.history)
+
+
+class _Random:
+    """An objective that reports at the experiment's marks and knows nothing."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self._rng = generator(config.seeds.root, "rehearsal")
+        self._every = -(-config.budget.steps // config.evaluation.marks)
+
+    def __call__(self, task: Task) -> Iterator[tuple[int, float]]:
+        for mark in range(task.resource + self._every, task.until, self._every):
+            yield mark, float(self._rng.normal())
+        yield task.until, float(self._rng.normal())
+
+
+def _counts(history: History) -> dict[str, Any]:
+    levels = sorted({run.until for _, run in history.runs()})
+    reached = Counter(level for _, run in history.runs() for level in levels if run.resource >= level)
+    return {
+        "trials": len(history.trials),
+        "runs": sum(1 for _ in history.runs()),
+        "steps": history.spent,
+        "saved_by_resuming_steps": history.saved,
+        "levels": {str(level): reached[level] for level in levels},
+    }
+
+
+def _space(space: Space) -> dict[str, Any]:
+    return {
+        "parameters": {path: _parameter(parameter) for path, parameter in space.parameters.items()},
+        "constraints": [str(constraint) for constraint in space.constraints],
+        "default": space.default,
+        "size": space.size,
+    }
+
+
+def _parameter(parameter: Parameter) -> str:
+    """Return a parameter in words.
+
+    >>> from policylab.tuning.parameters import Continuous
+    >>> _parameter(Continuous(low=0.001, high=1))
+    'continuous, 0.001 to 1, logarithmic'
+    """
+    if isinstance(parameter, Categorical):
+        text = f"categorical, {parameter.size} values: {', '.join(map(str, parameter.values))}"
+    else:
+        step = "" if parameter.step is None else f" in steps of {parameter.step:g}"
+        text = f"{parameter.kind}, {parameter.low:g} to {parameter.high:g}{step}, {parameter.scale}"
+    return text + "".join(f"; only if {parent} is {values}" for parent, values in parameter.when.items())

@@ -1,0 +1,240 @@
+"""What the commands on studies print: leaders, the best configuration, exported rows, importances."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from policylab.config import Document, assign
+from policylab.errors import RunDirectoryError, RunError
+from policylab.experiments.importances import importances
+from policylab.experiments.rundir import RunDirectory
+from policylab.experiments.standing import Standing, saved_by_stopping, standing, standings
+from policylab.experiments.study_view import StudyView, read_study
+from policylab.experiments.tracking.run_view import read_object
+from policylab.files import locked
+from policylab.tuning.history import RunState, Trial
+from policylab.tuning.scheduler import SCHEDULERS
+
+CONFIGURATIONS_PER_PARAMETER = 10
+"""Fewer make importances a hint only."""
+
+
+def show_document(run: RunDirectory) -> dict[str, Any]:
+    """Return where the study of ``run`` stands: its leaders, its budget, and what was selected and confirmed.
+
+    Raises:
+        RunDirectoryError: the run has no study, or a file is damaged.
+    """
+    view = read_study(run.path)
+    best = selected_trial(run, view)
+    ranked = sorted(standings(view.history), key=lambda one: one.trial != best)
+    failed = sum(one.error is not None for _, one in view.history.runs())
+    result = _result(run)
+    found = result.get("search") or {}
+    return {
+        "run_dir": str(run.path),
+        "name": view.config["name"],
+        "status": _status(run),
+        "reason": view.reason,
+        "metric": view.search["metric"],
+        "mode": view.search["mode"],
+        "budget": {
+            "full_training_steps": view.history.max_resource,
+            "spent_steps": view.history.spent,
+            "limits": {name: limit for name, limit in view.search["limits"].items() if limit},
+            "saved_by_resuming_steps": view.history.saved,
+            "saved_by_stopping_steps": saved_by_stopping(view.history),
+        },
+        "trials": len(view.history.trials),
+        "runs": sum(1 for _ in view.history.runs()),
+        "failed_runs": failed,
+        "best": best,
+        "leaders": [_row(one, view, rank=rank) for rank, one in enumerate(ranked, start=1)],
+        "selected": result.get("selected"),
+        "confirmed": result.get("confirmed"),
+        **{name: found.get(name) for name in ("optimism_gap", "default", "default_confirmed", "beats_default")},
+        "confirmation": _confirmation(view),
+    }
+
+
+def selected_trial(run: RunDirectory, view: StudyView) -> int | None:
+    """Return the winner of a study, or what its scheduler would select now; None before the first result."""
+    if view.outcome is not None:
+        return int(view.outcome["winner"])
+    settings = run.config.search
+    assert settings is not None
+    horizon = settings.horizon(budget_steps=view.history.max_resource, n_seeds=run.config.seeds.tune)
+    best: int | None = SCHEDULERS.load(settings.scheduler.kind).make(settings.scheduler, horizon).best(view.history)
+    return best
+
+
+def _row(one: Standing, view: StudyView, *, rank: int) -> dict[str, Any]:
+    trial = view.history.trials[one.trial]
+    interval = one.interval(sign=view.sign)
+    bounded = interval is not None and interval.low is not None
+    state, reason = _state(trial, view)
+    return {
+        "rank": rank,
+        "trial": one.trial,
+        "configuration": dict(trial.configuration),
+        "value": None if interval is None else interval.value,
+        "ci": [interval.low, interval.high] if interval is not None and bounded else None,
+        "n_seeds": len(one.values),
+        "resource": one.resource,
+        "state": state,
+        "reason": reason,
+    }
+
+
+def _state(trial: Trial, view: StudyView) -> tuple[str, str | None]:
+    """Return how a trial stands in a word, and why."""
+    if trial.failed:
+        return "failed", next(run.error for run in trial.runs.values() if run.error)
+    if trial.stopped is not None:
+        return "stopped", trial.stopped
+    if view.reason is None and any(run.state is RunState.RUNNING for run in trial.runs.values()):
+        return "running", None
+    if trial.values_at(view.history.max_resource):
+        return "trained", None
+    return ("paused", None) if view.reason is None else ("stopped", view.reason)
+
+
+def _status(run: RunDirectory) -> str:
+    """Return running, finished, interrupted or failed; a process that was killed could not write it down."""
+    status = run.manifest.status
+    if status == "running":
+        try:
+            with locked(run.path / "run.lock"):
+                return "interrupted"
+        except RunDirectoryError:
+            pass
+    return status
+
+
+def _result(run: RunDirectory) -> dict[str, Any]:
+    path = run.path / "result.json"
+    return read_object(path) if path.exists() else {}
+
+
+def _confirmation(view: StudyView) -> dict[str, int] | None:
+    """Return how far winner and default have been confirmed; None before the study is over."""
+    if view.outcome is None:
+        return None
+    trials = {view.outcome["winner"], view.outcome["default"]}
+    done = sum(len(view.confirmed(trial)) for trial in trials)
+    return {"runs": done, "planned": len(trials) * view.config["seeds"]["confirm"]}
+
+
+def best_document(run: RunDirectory) -> dict[str, Any]:
+    """Return the configuration to use: as values, as ``--set`` options and as an experiment without a search.
+
+    Raises:
+        RunError: no configuration has a value yet.
+        RunDirectoryError: the run has no study, or a file is damaged.
+    """
+    view = read_study(run.path)
+    trial = selected_trial(run, view)
+    if trial is None:
+        raise RunError(f"{run.path}: no configuration has a value yet; see `policylab study show {run.path}`")
+    configuration = dict(view.history.trials[trial].configuration)
+    experiment = run.config.trial(configuration).model_dump(mode="json", exclude={"search"})
+    result, interval = _result(run), standing(view.history.trials[trial]).interval(sign=view.sign)
+    selected = None
+    if interval is not None:
+        ends = None if interval.low is None else [interval.low, interval.high]
+        selected = {"value": interval.value, "ci": ends, "n_seeds": interval.n, "measure": view.search["metric"]}
+    return {
+        "run_dir": str(run.path),
+        "final": view.outcome is not None,
+        "trial": trial,
+        "configuration": configuration,
+        "set": set_options(configuration),
+        "selected": result.get("selected") or selected,
+        "confirmed": result.get("confirmed"),
+        "yaml": yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True),
+    }
+
+
+def set_options(configuration: Mapping[str, Any]) -> list[str]:
+    """Return a configuration as ``path=value`` arguments of ``--set``.
+
+    >>> set_options({"agent.kind": "sarsa", "agent.learning_rate": 0.1, "agent.on": "true"})
+    ['agent.kind=sarsa', 'agent.learning_rate=0.1', 'agent.on="true"']
+    """
+    return [f"{path}={_yaml_text(value)}" for path, value in configuration.items()]
+
+
+def _yaml_text(value: Any) -> str:
+    """Return the plainest text that is read back as ``value``."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    read = assign(Document({}, {}, "value"), [f"x={text}"]).data["x"] if text.isidentifier() else None
+    return text if read == value or not isinstance(value, str) else json.dumps(value)
+
+
+def set_line(configuration: Mapping[str, Any]) -> str:
+    """Return the options as one line for a shell; the last one leaves the search out.
+
+    >>> set_line({"agent.kind": "sarsa"})
+    '--set agent.kind=sarsa --set search=null'
+    """
+    return " ".join(f"--set {shlex.quote(option)}" for option in [*set_options(configuration), "search=null"])
+
+
+def export_rows(view: StudyView) -> Iterator[dict[str, Any]]:
+    """Yield one row per trial, seed and report; a run without a report has one row without a value.
+
+    Values are in the metric's own direction; ``seed`` is the number of the tuning seed.
+    """
+    for trial, run in view.history.runs():
+        state, reason = _state(trial, view)
+        reports: list[tuple[int | None, float]] = [*run.curve.items()] or [(None, math.nan)]
+        for resource, value in reports:
+            yield {
+                "trial": trial.id,
+                "seed": run.seed,
+                "resource": resource,
+                "value": view.sign * value if math.isfinite(value) else None,
+                "run_state": run.state.value,
+                "trial_state": state,
+                "reason": reason,
+                **{path: trial.configuration.get(path) for path in view.space.paths},
+            }
+
+
+def importance_document(view: StudyView) -> dict[str, Any]:
+    """Return each parameter's share of the variance of the values: {shares, n_trials, resource, method, warnings}.
+
+    Raises:
+        RunError: too little to compare.
+    """
+    found = importances(view.history, view.space)
+    if isinstance(found, str):
+        raise RunError(f"{view.folder}: {found[0].lower()}{found[1:]}".rstrip("."))
+    needed = CONFIGURATIONS_PER_PARAMETER * len(found.shares)
+    warnings = []
+    if found.n_trials < needed:
+        warnings.append(
+            f"{found.n_trials} configurations for {len(found.shares)} parameters: the shares are a hint, "
+            f"{needed} configurations or more make them reliable"
+        )
+    if found.resource < view.history.max_resource:
+        warnings.append(
+            f"compared at {found.resource:,} of {view.history.max_resource:,} steps, where enough configurations have "
+            "a value; a full training may depend on other parameters"
+        )
+    if missing := [path for path in view.space.paths if path not in found.shares]:
+        warnings.append(f"not rated, because they do not vary or exist in some configurations only: {missing}")
+    return {
+        "run_dir": str(view.folder),
+        "method": "fANOVA",
+        "shares": dict(found.shares),
+        "n_trials": found.n_trials,
+        "resource": found.resource,
+        "warnings": warnings,
+    }

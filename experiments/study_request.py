@@ -1,0 +1,63 @@
+"""An experiment's search as the SageMaker tuning job that comes closest to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from policylab.experiments.schema import ExperimentConfig
+from policylab.experiments.search import with_default
+from policylab.tuning.request_validation import validate_request
+from policylab.tuning.sagemaker_request import TuningJob, tuning_job_request
+
+LOCAL = {"search", "launcher", "tracking", "description"}
+"""Sections that a training container has no use for."""
+
+
+def request_document(config: ExperimentConfig) -> dict[str, Any]:
+    """Return {request, not_expressible, errors, warnings, unchecked} for an experiment with a search.
+
+    ``unchecked`` says why the request's structure was not checked against the service model, or is None.
+    """
+    request, lost = tuning_job_request(tuning_job(config))
+    validation = validate_request(request)
+    return {
+        "request": request,
+        "not_expressible": lost,
+        "errors": [str(finding) for finding in validation.errors],
+        "warnings": [str(finding) for finding in validation.warnings],
+        "unchecked": validation.skipped,
+    }
+
+
+def tuning_job(config: ExperimentConfig) -> TuningJob:
+    """Return the search of an experiment in plain terms."""
+    search = config.search
+    assert search is not None
+    warm_start = search.model_dump(mode="json").get("warm_start")
+    return TuningJob(
+        name=config.name,
+        space=with_default(config),
+        searcher={"kind": search.searcher.kind, **search.searcher.model_dump(mode="json", exclude_defaults=True)},
+        scheduler={"kind": search.scheduler.kind, **search.scheduler.model_dump(mode="json", exclude_defaults=True)},
+        limits=search.limits,
+        metric=search.metric,
+        goal="maximize" if search.mode == "max" else "minimize",
+        parallel=search.parallel or config.launcher.n_workers,
+        n_seeds=config.seeds.tune,
+        reports=config.evaluation.marks,
+        seed=config.seeds.root,
+        static=dict(_static(config.model_dump(mode="json", exclude=LOCAL), searched=list(search.space.parameters))),
+        warm_start=(warm_start["kind"], warm_start["parents"]) if warm_start else None,
+    )
+
+
+def _static(value: Any, *, searched: list[str], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of every setting that is not searched."""
+    if path in searched or value is None:
+        return
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _static(inner, searched=searched, path=f"{path}.{key}" if path else str(key))
+        return
+    yield path, value

@@ -1,0 +1,264 @@
+"""Commands on studies: tune, and study show, best, export, importance, to-sagemaker."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policylab.cli.output import columns, emit
+from policylab.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from policylab.experiments.rundir import RunDirectory
+    from policylab.experiments.schema import ExperimentConfig
+
+
+def tune(arguments: argparse.Namespace) -> int:
+    """Run an experiment that has a search section."""
+    from policylab.cli.experiment import run
+    from policylab.experiments.schema import load_experiment
+
+    _searched(load_experiment(arguments.config, overrides=arguments.overrides), named=arguments.config)
+    return run(arguments)
+
+
+def _searched(config: ExperimentConfig, *, named: str) -> ExperimentConfig:
+    if config.search is None:
+        raise ConfigError(
+            f"{named}: there is no search section, so there is nothing to tune; add `search:` with a space and limits, "
+            f"or train it as it is with `policylab run {named}`"
+        )
+    return config
+
+
+def _run(arguments: argparse.Namespace) -> RunDirectory:
+    from policylab.experiments.rundir import open_run
+
+    return open_run(Path(arguments.run_dir))
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Show where a study stands, finished or not."""
+    from policylab.experiments.study_documents import show_document
+
+    document = show_document(_run(arguments))
+    emit(arguments, document, text=lambda: show_text(document, top=arguments.top))
+    return 0
+
+
+def show_text(document: Mapping[str, Any], *, top: int) -> str:
+    """Return the state of a study as lines for a person; the table has ``top`` rows, all of them for 0."""
+    budget, leaders = document["budget"], document["leaders"]
+    spent, full = budget["spent_steps"], budget["full_training_steps"]
+    limit = f" of {budget['limits']['steps']:,}" if budget["limits"].get("steps") else ""
+    rows = [
+        ["study", f"{document['status']}; {document['reason'] or 'not over yet'}"],
+        ["tried", f"{counted(document['trials'], 'configuration')} in {counted(document['runs'], 'run')}, "
+                  f"{document['failed_runs']} failed"],
+        ["spent", f"{spent:,}{limit} steps = {spent / full:.1f} full trainings"],
+        ["saved", f"{budget['saved_by_resuming_steps']:,} steps by resuming, "
+                  f"{budget['saved_by_stopping_steps']:,} by stopping"],
+        *_verdict(document),
+    ]  # fmt: skip
+    shown = leaders[: top or None]
+    table = [[_HEADINGS[key] for key in _HEADINGS], *([_cell(row, key) for key in _HEADINGS] for row in shown)]
+    more = [f"... {len(leaders) - len(shown)} more: --top 0"] if len(shown) < len(leaders) else []
+    return "\n".join([f"{document['name']}: {document['metric']}, {document['mode']}", columns(rows), "",
+                      columns(table), *more])  # fmt: skip
+
+
+_HEADINGS = {
+    "rank": "rank",
+    "trial": "trial",
+    "value": "value",
+    "n_seeds": "seeds",
+    "resource": "steps",
+    "configuration": "configuration",
+    "state": "state",
+}
+
+
+def _cell(row: Mapping[str, Any], key: str) -> str:
+    if key == "value":
+        return "-" if row["value"] is None else f"{row['value']:.4g}{_ends(row['ci'])}"
+    if key == "configuration":
+        from policylab.experiments.study_reporting import short_names
+
+        names = short_names(list(row[key]))
+        return " ".join(f"{names[path]}={_short(value)}" for path, value in row[key].items())
+    if key == "state":
+        return f"{row['state']}: {row['reason']}" if row["reason"] else str(row["state"])
+    return f"{row[key]:,}" if key == "resource" else str(row[key])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
+def _ends(ci: Sequence[float] | None) -> str:
+    return f" [{ci[0]:.4g}, {ci[1]:.4g}]" if ci else ""
+
+
+def _verdict(document: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows about selection and confirmation."""
+    rows, best = [], document["best"]
+    if document["selected"]:
+        rows.append(["selected", f"trial {best} at {_estimate(document['selected'])}"])
+    elif best is not None:
+        rows.append(["leading", f"trial {best}"])
+    if document["confirmed"]:
+        rows.append(["confirmed", f"{_estimate(document['confirmed'])}; optimism gap {document['optimism_gap']:.4g}"])
+        default, beats = document["default_confirmed"], document["beats_default"]
+        chance = f"; the winner beats it with probability {beats['value']:.2g}{_ends(beats['ci'])}"
+        rows.append(
+            ["default", f"{_estimate(default)}{chance if document['default'] != best else '; it is the winner'}"]
+        )
+    elif document["confirmation"]:
+        rows.append(["confirmation", "{runs} of {planned} runs".format(**document["confirmation"])])
+    return rows
+
+
+def _estimate(interval: Mapping[str, Any]) -> str:
+    return f"{interval['value']:.5g}{_ends(interval['ci'])} on {counted(interval['n_seeds'], 'seed')}"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> counted(1, "seed"), counted(1200, "run")
+    ('1 seed', '1,200 runs')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def best(arguments: argparse.Namespace) -> int:
+    """Print the best configuration as an experiment file."""
+    from policylab.experiments.study_documents import best_document, set_line
+
+    document = best_document(_run(arguments))
+
+    def text() -> str:
+        """Return YAML for `policylab run`, with what is known of it as comments."""
+        known = [f"# trial {document['trial']} of {document['run_dir']}" + ("" if document["final"] else " (so far)")]
+        known += [f"# {name} at {_estimate(document[name])}" for name in ("selected", "confirmed") if document[name]]
+        return "\n".join([*known, f"# {set_line(document['configuration'])}", document["yaml"]])
+
+    emit(arguments, document, text=text)
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Print every report of a study, or write the study into an Optuna storage."""
+    from policylab.experiments.study_documents import export_rows
+    from policylab.experiments.study_view import read_study
+
+    run = _run(arguments)
+    if arguments.format == "optuna":
+        return _export_optuna(arguments, run)
+    rows = list(export_rows(read_study(run.path)))
+    as_json = arguments.format == "json"
+    emit(arguments, rows, text=lambda: json.dumps(rows, indent=1) if as_json else _csv(rows))
+    return 0
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    plain = (bool, list, dict)
+    writer.writerows(
+        [json.dumps(value) if isinstance(value, plain) else value for value in row.values()] for row in rows
+    )
+    return text.getvalue()
+
+
+def _export_optuna(arguments: argparse.Namespace, run: RunDirectory) -> int:
+    from policylab.errors import PolicylabError
+    from policylab.experiments.optuna_live import storage_failure
+    from policylab.experiments.optuna_view import project, storage_url
+    from policylab.experiments.study_view import read_study
+    from policylab.experiments.tracking.settings import redacted
+
+    url = redacted(arguments.storage or storage_url(read_study(run.path)))
+    try:
+        study = project(run.path, storage=arguments.storage)
+    except PolicylabError:
+        raise
+    except Exception as failure:  # whatever Optuna, SQLAlchemy or a driver come up with
+        raise RunError(f"the Optuna storage {url} took nothing: {storage_failure(failure)}") from None
+    document = {"storage": url, "study_name": study.study_name, "trials": len(study.trials)}
+    text = f"{document['trials']} trials in {url}\nlook at them with: optuna-dashboard {url}"
+    emit(arguments, document, text=lambda: text)
+    return 0
+
+
+def importance(arguments: argparse.Namespace) -> int:
+    """Print which hyperparameters mattered."""
+    from policylab.experiments.study_documents import importance_document
+    from policylab.experiments.study_view import read_study
+
+    document = importance_document(read_study(_run(arguments).path))
+    if arguments.json:
+        emit(arguments, document, text=str)
+        return 0
+    about = f"{document['method']} of {document['n_trials']} configurations at {document['resource']:,} steps"
+    table = columns([[path, f"{share:.3f}"] for path, share in document["shares"].items()])
+    emit(arguments, document, text=lambda: f"{about}\n{table}")
+    sys.stderr.write("".join(f"warning: {text}\n" for text in document["warnings"]))
+    return 0
+
+
+def to_sagemaker(arguments: argparse.Namespace) -> int:
+    """Print the tuning-job request that comes closest; exit code 2 if SageMaker would refuse it."""
+    from policylab.experiments.rundir import open_run
+    from policylab.experiments.schema import load_experiment
+    from policylab.experiments.study_request import request_document
+
+    source = arguments.source
+    config = open_run(Path(source)).config if Path(source).is_dir() else load_experiment(source)
+    document = request_document(_searched(config, named=source))
+    emit(arguments, document, text=lambda: json.dumps(document["request"], indent=1))
+    lines = [f"not expressible: {text}" for text in document["not_expressible"]]
+    lines += [f"{kind}: {text}" for kind in ("error", "warning") for text in document[f"{kind}s"]]
+    if document["unchecked"]:
+        lines.append(f"warning: not checked against the service model: {document['unchecked']}")
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    return 2 if document["errors"] else 0
+
+
+def plan_rows(document: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of a plan that speak of its search."""
+    search, seeds, full = document["search"], document["seeds"], document["steps_per_run"]
+    space, rehearsal = search["space"], search["rehearsal"]
+    default = "none in the space" if space["default"] is None else set_text(space["default"])
+    bounds = [f"{search['trials_at_most']:,} trials" if search["trials_at_most"] else "as many trials as it pays for"]
+    if search["steps_at_most"]:
+        bounds.append(f"{search['steps_at_most']:,} steps = {search['steps_at_most'] / full:.1f} full trainings")
+    rows = [
+        ["search", f"{search['searcher']} searcher, {search['scheduler']} scheduler, {search['parallel']} at a time; "
+                   f"{search['metric']}, {search['mode']}"],
+        *(["parameter", f"{path}: {text}"] for path, text in space["parameters"].items()),
+        *(["constraint", text] for text in space["constraints"]),
+        ["default", default],
+        ["at most", f"{', '.join(bounds)}, {counted(search['seeds_at_most'], 'tuning seed')}"],
+    ]  # fmt: skip
+    if rehearsal:
+        levels = ", ".join(f"{n:,} to {int(level):,}" for level, n in rehearsal["levels"].items())
+        rows.append(["expected", f"{rehearsal['steps']:,} steps in {counted(rehearsal['runs'], 'run')} of "
+                                 f"{counted(rehearsal['trials'], 'trial')} (results taken as random)"])  # fmt: skip
+        rows.append(["rungs", f"runs that reach so many steps: {levels}"])
+    confirm = f"{search['confirm_steps']:,} steps = 2 x {seeds['confirm']} seeds x {full:,}"
+    return [*rows, ["confirm", f"{confirm}: the winner and the default"]]
+
+
+def set_text(configuration: Mapping[str, Any]) -> str:
+    """Return a configuration in one line."""
+    return ", ".join(f"{path}={_short(value)}" for path, value in configuration.items())
