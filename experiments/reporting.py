@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from policylab.experiments.report.data import (
 from policylab.experiments.report.grid import grid_of
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.statistics import learning_curve
+from policylab.experiments.study_reporting import study_data
 from policylab.files import read_json
 from policylab.seeding import generator
 
@@ -45,7 +47,7 @@ def report_data(
     run: RunDirectory, runs: Sequence[FinishedRun], *, policy: StoredPolicy, document: dict[str, Any]
 ) -> ReportData:
     """Return what the report shows of a finished experiment."""
-    manifest, config, cost, exact = run.manifest, run.config, document["cost"], document["exact"]
+    manifest, config, cost = run.manifest, run.config, document["cost"]
     tracking = read_json(run.path / "tracking.json") if (run.path / "tracking.json").exists() else {}
     return ReportData(
         name=config.name,
@@ -65,12 +67,13 @@ def report_data(
         config=config.model_dump(mode="json"),
         selected=_estimate(document["selected"]),
         confirmed=_estimate(document["confirmed"]),
-        exact=Exact(exact["optimal_return"], exact["policy_return"], exact["optimality_gap"]) if exact else None,
+        exact=_exact(document["exact"]),
         curves=[_curves(group) for role in ("tune", "confirm") if (group := of_role(runs, role, trial=winner_of(run)))],
         warnings=document["warnings"],
         tracking={key: str(tracking[key]) for key in ("uri", "experiment_id", "run_id") if tracking.get(key)},
         files={"run directory": str(run.path), "policy bundle": document["policy_bundle"]},
         grid=_grid(run, policy),
+        study=study_data(run, runs, found=document["search"]) if document["search"] else None,
         **_episode(run, policy),
     )
 
@@ -91,6 +94,12 @@ def _estimate(interval: dict[str, Any] | None) -> Estimate | None:
         return None
     low, high = interval["ci"] or (float("nan"), float("nan"))
     return Estimate(interval["value"], low, high, interval["n_seeds"])
+
+
+def _exact(document: dict[str, Any] | None) -> Exact | None:
+    if document is None:
+        return None
+    return Exact(**{field.name: document[field.name] for field in dataclasses.fields(Exact)})
 
 
 def _curves(runs: Sequence[FinishedRun]) -> Curves:

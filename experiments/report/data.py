@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from policylab.experiments.report.study_data import StudyData
 
 Role = Literal["tune", "confirm"]
 
@@ -34,11 +37,15 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Exact:
-    """The exact optimum of the environment's table, and the value of the packaged policy in it."""
+    """The exact optimum of the environment's table, and the value of the packaged policy in it.
+
+    ``policy_is`` says which policy that is, such as ``"best of 10 tuning seeds"``; ``""`` when nobody knows.
+    """
 
     optimal_return: float
     policy_return: float
     optimality_gap: float
+    policy_is: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,6 +165,7 @@ class ReportData:
         grid: values and actions of the packaged policy, where the environment lies on a grid.
         episode_gif: a rendered episode of the packaged policy.
         episode_caption: what the episode shows.
+        study: the search that selected the configuration, None without one.
     """
 
     name: str
@@ -180,3 +188,4 @@ class ReportData:
     grid: Grid | None = None
     episode_gif: bytes | None = None
     episode_caption: str = ""
+    study: StudyData | None = None

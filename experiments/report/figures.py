@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from policylab.experiments.report import parameter_figures, study_figures
 from policylab.experiments.report.data import Curves, Estimate, Exact, ReportData
 from policylab.experiments.report.policy_map import policy_map
 from policylab.experiments.report.style import (
@@ -39,6 +40,7 @@ CUT_RATIO = 6.0
 def draw_figures(data: ReportData) -> dict[str, Figure]:
     """Return every figure that ``data`` can fill, by name, in the order of the page."""
     makers: dict[str, Callable[[], Figure | None]] = {
+        **_study_makers(data),
         "learning_curves": lambda: learning_curves(data.curves, data.exact, metric=data.metric),
         "optimality_gap": lambda: optimality_gap(data.curves, data.exact) if data.exact else None,
         "seeds": lambda: seed_dots(data),
@@ -47,6 +49,22 @@ def draw_figures(data: ReportData) -> dict[str, Figure]:
     with house_style():
         drawn = {name: make() for name, make in makers.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _study_makers(data: ReportData) -> dict[str, Callable[[], Figure | None]]:
+    study = data.study
+    if study is None:
+        return {}
+    comparable = study.maximise and study.metric == "eval/return_mean"  # else the axis is not that of the confirmation
+    confirmed = data.confirmed if comparable else None
+    optimum = data.exact.optimal_return if data.exact and comparable else None
+    return {
+        "search_history": lambda: study_figures.history(study, confirmed=confirmed, optimum=optimum),
+        "search_rungs": lambda: study_figures.rungs(study),
+        "search_parallel": lambda: parameter_figures.parallel_coordinates(study),
+        "search_importances": lambda: parameter_figures.importances(study.importances, study.axes),
+        "search_slices": lambda: parameter_figures.slices(study),
+    }
 
 
 def learning_curves(curves: Sequence[Curves], exact: Exact | None, *, metric: str) -> Figure | None:
@@ -137,7 +155,7 @@ def optimality_gap(curves: Sequence[Curves], exact: Exact) -> Figure | None:
     _logarithmic(panel, optimum - np.concatenate([curve.middle for curve in curves]))
     panel.set_xlabel("environment steps")
     panel.set_ylabel("optimum minus value")
-    panel.legend(loc="upper right")
+    figure.legend(loc="outside upper left", ncols=len(curves))
     panel.margins(x=0.02)
     thousands(panel)
     return figure

@@ -8,14 +8,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 
-from policylab.experiments.report.data import Estimate, ReportData
+from policylab.experiments.report.data import ReportData
+from policylab.experiments.report.parts import block, card, estimate_card, figure
+from policylab.experiments.report.study_sections import STUDY_SECTIONS
 from policylab.experiments.report.text import (
-    NOTHING,
     counted,
     duration,
     escaped,
     flattened,
-    interval,
     minute,
     number,
     pairs,
@@ -25,17 +25,6 @@ from policylab.experiments.report.text import (
 
 Section = Callable[[ReportData, Mapping[str, str]], str]
 """(data, figure name -> ``<svg>``) -> HTML."""
-
-
-def block(title: str, *parts: str) -> str:
-    """Return a titled section around the parts that are not empty, or ``""`` if all are."""
-    inside = "\n".join(part for part in parts if part)
-    return f"<section><h2>{escaped(title)}</h2>\n{inside}\n</section>" if inside else ""
-
-
-def figure(svg: str | None, caption: str) -> str:
-    """Return a drawing with its caption (plain text), or ``""`` without a drawing."""
-    return f"<figure>{svg}<figcaption>{escaped(caption)}</figcaption></figure>" if svg else ""
 
 
 def header(data: ReportData, figures: Mapping[str, str]) -> str:
@@ -60,16 +49,17 @@ def warnings(data: ReportData, figures: Mapping[str, str]) -> str:
 def summary(data: ReportData, figures: Mapping[str, str]) -> str:
     """The headline numbers."""
     cards = [
-        _estimate_card("Selected at", data.selected, seeds="tuning", css="tune"),
-        _estimate_card("Confirmed at", data.confirmed, seeds="confirmation", css="confirm"),
+        estimate_card("Selected at", data.selected, seeds="tuning", css="tune"),
+        estimate_card("Confirmed at", data.confirmed, seeds="confirmation", css="confirm"),
     ]
     if data.exact:
         optimum, reached = number(data.exact.optimal_return), number(data.exact.policy_return)
-        note = f"optimum {optimum}, this policy {reached}"
-        cards.append(_card("Optimality gap", number(data.exact.optimality_gap), note=note, css="optimum"))
+        which = f" ({data.exact.policy_is})" if data.exact.policy_is else ""
+        note = f"optimum {optimum}, this policy {reached}{which}"
+        cards.append(card("Optimality gap", number(data.exact.optimality_gap), note=note, css="optimum"))
     cost = data.cost
     trials = counted(cost.trials, "trials")
-    cards.append(_card("Cost", duration(cost.wall_s), note=f"{number(cost.env_steps)} environment steps, {trials}"))
+    cards.append(card("Cost", duration(cost.wall_s), note=f"{number(cost.env_steps)} environment steps, {trials}"))
     note = (
         f"{sentence(data.metric)}, {data.statistic} over seeds; "
         f"brackets are {100 * data.confidence:g} % confidence intervals."
@@ -80,20 +70,6 @@ def summary(data: ReportData, figures: Mapping[str, str]) -> str:
             "the second number is the one to quote."
         )
     return f"<section class='cards'>{''.join(cards)}</section><p class='note'>{escaped(note)}</p>"
-
-
-def _card(title: str, value: str, *, note: str, css: str = "") -> str:
-    return (
-        f"<div class='card {css}'><div class='title'>{escaped(title)}</div>"
-        f"<div class='value'>{escaped(value)}</div><div class='detail'>{escaped(note)}</div></div>"
-    )
-
-
-def _estimate_card(title: str, estimate: Estimate | None, *, seeds: str, css: str) -> str:
-    if estimate is None:
-        return _card(title, NOTHING, note=f"no {seeds} seeds", css=css)
-    value, brackets = interval(estimate)
-    return _card(title, value, note=f"{brackets} · {counted(estimate.n_seeds, f'{seeds} seeds')}", css=css)
 
 
 def learning(data: ReportData, figures: Mapping[str, str]) -> str:
@@ -171,6 +147,7 @@ SECTIONS: tuple[Section, ...] = (
     header,
     warnings,
     summary,
+    *STUDY_SECTIONS,
     learning,
     policy,
     seeds,

@@ -23,6 +23,10 @@ PAPER = "#ffffff"
 TUNE = "#2f6fd0"
 CONFIRM = "#c9662b"
 OPTIMUM = "#1f8a5b"
+BEST = "#b02a86"
+FAILED = "#c8393b"
+RAMP = ("#c3cede", "#9dbbdd", "#74a1d8", "#4b85cc", "#3169b4", "#224f91", "#16376b")
+"""Low to high, or bad to good: each step stands out more from the paper, in the light and in the dark."""
 
 VARIABLES = {
     INK: "--ink",
@@ -32,6 +36,9 @@ VARIABLES = {
     TUNE: "--tune",
     CONFIRM: "--confirm",
     OPTIMUM: "--optimum",
+    BEST: "--best",
+    FAILED: "--failed",
+    **{colour: f"--ramp-{step}" for step, colour in enumerate(RAMP, start=1)},
 }
 """Palette colour -> the variable of report.css that takes its place on the page."""
 

@@ -67,6 +67,19 @@ def interval(estimate: Estimate) -> tuple[str, str]:
     return value, f"[{low}, {high}]"
 
 
+def verdict(low: float | None, high: float | None) -> str:
+    """Return what the interval of a probability of improvement says of the winner and the default.
+
+    >>> verdict(0.62, 0.97), verdict(0.41, 0.93)
+    ('better than the default', 'indistinguishable from the default')
+    """
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return "too few seeds to tell it from the default"
+    if low > 0.5:
+        return "better than the default"
+    return "worse than the default" if high < 0.5 else "indistinguishable from the default"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as people say them.
 
