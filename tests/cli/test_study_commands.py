@@ -1,0 +1,336 @@
+"""The commands on studies as a user types them: a study that is killed, looked at, resumed and used."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from policylab.cli import main
+from policylab.files import locked
+
+Cli = Callable[..., tuple[str, str]]
+STUDY = """
+name: small_tune
+env: {id: FrozenLake-v1}
+agent:
+  kind: q_learning
+  learning_rate: 0.1
+  discount: 0.99
+  exploration: {kind: epsilon_greedy, epsilon: {kind: linear, start: 1.0, end: 0.05, fraction: 0.5}}
+budget: {steps: 20_000}
+seeds: {tune: 2, confirm: 2}
+evaluation: {marks: 4}
+tracking: {kind: none}
+search:
+  space:
+    parameters:
+      agent.learning_rate: {kind: continuous, low: 0.005, high: 1.0}
+      agent.exploration.epsilon.end: {kind: continuous, low: 0.0, high: 0.3}
+  searcher: {kind: random}
+  scheduler: {kind: fixed}
+  limits: {trials: 12}
+"""
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """Run commands in this process, from a folder with one file; returns (standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(STUDY)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: str, code: int = 0) -> tuple[str, str]:
+        try:
+            returned: Any = main(arguments)
+        except SystemExit as left:  # argparse leaves this way
+            returned = left.code
+        out, err = capsys.readouterr()
+        assert returned == code, (returned, out[-2000:], err[-2000:])
+        assert "Traceback" not in out + err
+        return out, err
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+def policylab(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "policylab", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-2000:])
+    return done
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a study whose process was killed in the middle."""
+    folder = tmp_path_factory.mktemp("studies")
+    (folder / "small.yaml").write_text(STUDY)
+    command = [sys.executable, "-m", "policylab", "tune", "small.yaml"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        logs = list(folder.glob("runs/*/study/events.jsonl"))
+        if logs and logs[0].read_text().count('"event": "end"') >= 3:
+            break
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the study was over before it could be killed"
+    (run,) = folder.glob("runs/*")
+    return run
+
+
+@pytest.fixture(scope="module")
+def interrupted(killed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the killed study, which stays as it is."""
+    copy = tmp_path_factory.mktemp("interrupted") / killed.name
+    shutil.copytree(killed, copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def finished(killed: Path, interrupted: Path) -> Path:
+    """The killed study, resumed to its end."""
+    policylab("resume", str(killed), cwd=killed.parent)
+    return killed
+
+
+def test_a_killed_study_can_be_looked_at(interrupted: Path, cli: Cli) -> None:
+    document = json.loads(cli("study", "show", str(interrupted), "--json")[0])
+    assert document["status"] == "interrupted"
+    assert document["reason"] is None
+    assert document["confirmed"] is None
+    assert 1 <= document["trials"] < 12
+    assert {row["state"] for row in document["leaders"]} <= {"trained", "running", "paused"}
+    text, _ = cli("study", "show", str(interrupted))
+    assert "interrupted; not over yet" in text
+    assert "(so far)" in cli("study", "best", str(interrupted))[0].splitlines()[0]
+
+
+def test_a_killed_study_is_projected_and_later_brought_up_to_date(
+    interrupted: Path, finished: Path, cli: Cli, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/view.db"
+    cli("study", "export", str(interrupted), "--format", "optuna", "--storage", url)
+    before = optuna.load_study(study_name=finished.name, storage=url)
+    assert any(not trial.state.is_finished() for trial in before.trials)
+    document = json.loads(cli("study", "export", str(finished), "--format", "optuna", "--storage", url, "--json")[0])
+    assert document == {"storage": url, "study_name": finished.name, "trials": 12}
+    after = optuna.load_study(study_name=finished.name, storage=url)
+    live = optuna.load_study(study_name=finished.name, storage=f"sqlite:///{finished}/study/optuna.db")
+    assert all(trial.state is optuna.trial.TrialState.COMPLETE for trial in after.trials)
+    assert [trial.value for trial in after.trials] == [trial.value for trial in live.trials]
+
+
+def test_show_ranks_the_winner_first_and_says_what_was_confirmed(finished: Path, cli: Cli) -> None:
+    document = json.loads(cli("study", "show", str(finished), "--json")[0])
+    result = json.loads((finished / "result.json").read_text())
+    assert document["status"] == "finished"
+    assert document["reason"] == "limits.trials: 12 configurations tried"
+    first = document["leaders"][0]
+    assert first["trial"] == document["best"] == result["search"]["winner"]
+    assert first["value"] == pytest.approx(document["selected"]["value"])
+    assert first["n_seeds"] == 2
+    assert first["ci"][0] <= first["value"] <= first["ci"][1]
+    assert [row["rank"] for row in document["leaders"]] == list(range(1, 13))
+    assert document["budget"]["spent_steps"] == 12 * 2 * 20_000
+    assert document["confirmed"] == result["confirmed"]
+    assert document["confirmation"]["runs"] == document["confirmation"]["planned"]
+
+
+def test_show_is_readable_and_can_be_cut(finished: Path, cli: Cli) -> None:
+    text, _ = cli("study", "show", str(finished), "--top", "3")
+    assert "480,000 steps = 24.0 full trainings" in text
+    assert "learning_rate=" in text
+    assert "epsilon.end=" not in text.partition("rank")[0]
+    assert text.rstrip().endswith("... 9 more: --top 0")
+    assert len(text.partition("rank")[2].splitlines()) == 1 + 3 + 1
+
+
+def test_a_running_study_is_called_running(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    manifest = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**manifest, "status": "running"}))
+    with locked(copy / "run.lock"):
+        assert json.loads(cli("study", "show", str(copy), "--json")[0])["status"] == "running"
+
+
+def test_json_may_stand_before_or_after_the_command(finished: Path, cli: Cli) -> None:
+    assert cli("study", "--json", "show", str(finished)) == cli("study", "show", str(finished), "--json")
+
+
+def test_the_best_configuration_is_an_experiment_file(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    text, _ = cli("study", "best", str(finished))
+    document = json.loads(cli("study", "best", str(finished), "--json")[0])
+    assert yaml.safe_load(text) == yaml.safe_load(document["yaml"])
+    assert "# confirmed at" in text
+    assert document["final"]
+    (tmp_path / "best.yaml").write_text(text)
+    planned = json.loads(cli("plan", "best.yaml", "--json")[0])
+    assert planned["search"] is None
+    (line,) = (line for line in text.splitlines() if line.startswith("# --set "))
+    overridden = json.loads(cli("plan", "small.yaml", *shlex.split(line.removeprefix("# ")), "--json")[0])
+    assert overridden["config_hash"] == planned["config_hash"]
+
+
+def test_every_report_is_exported(finished: Path, cli: Cli) -> None:
+    rows = list(csv.DictReader(io.StringIO(cli("study", "export", str(finished))[0])))
+    assert len(rows) == 12 * 2 * 4
+    marks = ["5000", "10000", "15000", "20000"]
+    places = itertools.product(map(str, range(12)), ["0", "1"], marks)
+    assert {(row["trial"], row["seed"], row["resource"]) for row in rows} == set(places)
+    same = json.loads(cli("study", "export", str(finished), "--format", "json")[0])
+    assert [float(row["value"]) for row in rows] == [row["value"] for row in same]
+    assert 0.005 <= same[0]["agent.learning_rate"] <= 1.0
+
+
+def test_importances_come_with_their_number_of_trials(finished: Path, cli: Cli) -> None:
+    document = json.loads(cli("study", "importance", str(finished), "--json")[0])
+    assert document["n_trials"] == 12
+    assert document["resource"] == 20_000
+    assert sum(document["shares"].values()) == pytest.approx(1.0)
+    out, err = cli("study", "importance", str(finished))
+    assert "fANOVA of 12 configurations at 20,000 steps" in out
+    assert "warning: 12 configurations for 2 parameters: the shares are a hint" in err
+
+
+def test_too_few_trials_for_importances_are_no_traceback(interrupted: Path, cli: Cli) -> None:
+    _, err = cli("study", "importance", str(interrupted), code=1)
+    assert "importances need 10 configurations" in err
+
+
+def test_a_study_and_its_file_make_the_same_request(finished: Path, cli: Cli) -> None:
+    of_run = json.loads(cli("study", "to-sagemaker", str(finished), "--json")[0])
+    out, err = cli("study", "to-sagemaker", "small.yaml")
+    assert json.loads(out) == of_run["request"]
+    assert of_run["errors"] == []
+    job = of_run["request"]["HyperParameterTuningJobConfig"]
+    assert job["Strategy"] == "Random"
+    assert job["ResourceLimits"]["MaxNumberOfTrainingJobs"] == 12
+    static = of_run["request"]["TrainingJobDefinition"]["StaticHyperParameters"]
+    assert static["agent.kind"] == "q_learning"
+    assert static["agent.exploration.epsilon.start"] == "1.0"
+    assert not any(name.startswith("agent.learning_rate") or name == "agent.exploration.epsilon.end" for name in static)
+    assert all(f"not expressible: {text}" in err for text in of_run["not_expressible"])
+    assert "2 tuning seeds" in err
+
+
+def test_without_botocore_the_request_is_printed_and_the_missing_check_told(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+    out, err = cli("study", "to-sagemaker", "small.yaml")
+    assert json.loads(out)["HyperParameterTuningJobName"] == "small-tune"
+    assert "not checked against the service model" in err
+    assert "pip install 'policylab[sagemaker]'" in err
+
+
+def test_a_request_that_would_be_refused_is_an_error(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "many.yaml").write_text(STUDY.replace("trials: 12", "trials: 1_000_000"))
+    out, err = cli("study", "to-sagemaker", "many.yaml", code=2)
+    assert "MaxNumberOfTrainingJobs" in out
+    assert "error: HyperParameterTuningJobConfig.ResourceLimits.MaxNumberOfTrainingJobs" in err
+
+
+@pytest.mark.parametrize("command", ["show", "best", "export", "importance"])
+def test_runs_without_a_study_are_refused(cli: Cli, command: str, tmp_path: Path) -> None:
+    from policylab.experiments.rundir import create_run
+    from policylab.experiments.schema import load_experiment
+
+    plain = create_run(load_experiment("small.yaml", overrides=["search=null"]), parent=tmp_path)
+    _, err = cli("study", command, str(plain.path), code=2)
+    assert f"error: {plain.path} holds no study" in err
+    _, err = cli("study", command, "runs/none", code=2)
+    assert "error: runs/none: no such run directory" in err
+
+
+def test_a_study_that_has_not_begun_is_shown_empty(cli: Cli, tmp_path: Path) -> None:
+    from policylab.experiments.rundir import create_run
+    from policylab.experiments.schema import load_experiment
+
+    run = create_run(load_experiment("small.yaml"), parent=tmp_path)
+    assert json.loads(cli("study", "show", str(run.path), "--json")[0])["leaders"] == []
+    assert "0 configurations in 0 runs" in cli("study", "show", str(run.path))[0]
+    assert cli("study", "export", str(run.path))[0] == "\n"
+    _, err = cli("study", "best", str(run.path), code=1)
+    assert "no configuration has a value yet" in err
+
+
+@pytest.mark.parametrize("command", ["show", "best", "export", "importance"])
+def test_a_damaged_log_is_told_with_its_line(finished: Path, cli: Cli, command: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    log = copy / "study/events.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([*lines[:5], '{"event": "report", "trial": 77}\n', *lines[5:]]))
+    _, err = cli("study", command, str(copy), code=2)
+    assert "study/events.jsonl:6: not an event that can follow the ones before it" in err
+    assert err.count("\n") == 1
+
+
+def test_a_storage_that_fails_is_one_sentence(finished: Path, cli: Cli) -> None:
+    _, err = cli("study", "export", str(finished), "--format", "optuna", "--storage", "sqlite:////no/such/x.db", code=1)
+    assert err.startswith("error: the Optuna storage sqlite:////no/such/x.db took nothing: ")
+    assert "unable to open database file" in err
+    _, err = cli("study", "export", str(finished), "--format", "optuna", "--storage", "nonsense", code=1)
+    assert "took nothing" in err
+
+
+def test_tune_needs_a_search(cli: Cli, tmp_path: Path) -> None:
+    _, err = cli("tune", "frozenlake", code=2)
+    assert "error: frozenlake: there is no search section, so there is nothing to tune; add `search:`" in err
+    _, err = cli("tune", "small.yaml", "--set", "search.storage=here", code=2)
+    assert "search.storage" in err
+    assert sorted(os.listdir(tmp_path)) == ["small.yaml"]
+
+
+def test_a_wrong_subcommand_is_told_what_was_meant(cli: Cli) -> None:
+    _, err = cli("study", "shwo", "x", code=2)
+    assert "did you mean 'show'?" in err
+    _, err = cli("study", code=2)
+    assert "required: COMMAND" in err
+
+
+def test_the_plan_of_a_search_rehearses_its_scheduler(cli: Cli) -> None:
+    document = json.loads(cli("plan", "small.yaml", "--json")[0])
+    assert (document["trials"], document["runs"], document["total_steps"]) == (12, 12 * 2 + 4, (12 * 2 + 4) * 20_000)
+    assert document["search"]["rehearsal"] == {
+        "trials": 12, "runs": 24, "steps": 480_000, "saved_by_resuming_steps": 0, "levels": {"20000": 24},
+    }  # fmt: skip
+    assert document["search"]["space"]["default"] == {"agent.learning_rate": 0.1, "agent.exploration.epsilon.end": 0.05}
+    halving = ["--set", "search.scheduler={kind: hyperband, eta: 2, min_resource: 0.25}", "--set", "seeds.tune=1"]
+    document = json.loads(cli("plan", "small.yaml", *halving, "--json")[0])
+    # Li et al. 2018, algorithm 1, R/r = 4 and eta 2: brackets 4-2-1, 3-1, 3; with 12 trials a second 4-... follows.
+    assert list(document["search"]["rehearsal"]["levels"]) == ["5000", "10000", "20000"]
+    assert document["search"]["steps_at_most"] == 12 * 20_000
+    assert any("1 tuning seed decides" in warning for warning in document["warnings"])
+    text, _ = cli("plan", "small.yaml", *halving)
+    assert "agent.learning_rate: continuous, 0.005 to 1, logarithmic" in text
+    assert "runs that reach so many steps" in text
+
+
+def test_a_plan_that_cannot_be_carried_out_is_refused(cli: Cli) -> None:
+    _, err = cli("plan", "small.yaml", "--set", "search.limits={steps: 1000}", code=2)
+    assert "the budget must pay for at least" in err
