@@ -40,6 +40,49 @@ class RowSearcher:
         return {ROW: int(self._order[n_started])} if n_started < len(self._order) else None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Landscape:
+    """Tabulated curves of one task, and where their configurations lie.
+
+    Attributes:
+        values: returns, larger is better, shape (n_configurations, n_seeds, n_checkpoints), all finite.
+        points: the configurations on the unit cube, shape (n_configurations, d).
+    """
+
+    values: NDArray[np.float64]
+    points: NDArray[np.float64]
+
+    def regret(self, row: int, seeds: Sequence[int]) -> float:
+        """Return how far configuration ``row`` is from the best one, at the end, on ``seeds``.
+
+        0 is the best configuration's mean over all seeds, 1 the median configuration's.
+        """
+        finals = self.values[:, :, -1].mean(axis=1)
+        best, median = float(finals.max()), float(np.median(finals))
+        return (best - float(self.values[row, list(seeds), -1].mean())) / (best - median)
+
+
+def quantiles(parameters: Mapping[str, NDArray[np.floating]]) -> NDArray[np.float64]:
+    """Return configurations on the unit cube, each parameter by its mid-rank among them, shape (n, d).
+
+    A NaN, where a parameter does not apply, lies in the middle; a parameter that never varies has no column.
+
+    >>> quantiles({"rate": np.array([1e-4, 1e-2, np.nan]), "layers": np.array([2.0, 2.0, 2.0])}).tolist()
+    [[0.25], [0.75], [0.5]]
+    """
+    columns = []
+    for values in parameters.values():
+        known = ~np.isnan(values)
+        ordered = np.sort(values[known])
+        if len(np.unique(ordered)) < 2 and known.all():
+            continue
+        column = np.full(len(values), 0.5)
+        sides = [np.searchsorted(ordered, values[known], side) for side in ("left", "right")]
+        column[known] = (sides[0] + sides[1]) / 2 / len(ordered)
+        columns.append(column)
+    return np.stack(columns, axis=1)
+
+
 @dataclasses.dataclass(slots=True)
 class _Work:
     """A job under way: its next report comes at virtual time ``due``."""
