@@ -1,13 +1,15 @@
 """Does a warm start with a good parent beat the same search cold, at a quarter of its budget?
 
-    python -m benchmarks.warm_start [--repeats 20] [--budget 24] [--parent 48]
+    python -m benchmarks.warm_start [--repeats 20] [--budget 24] [--parent 96]
 
-A good parent has searched a task cold with twice the budget. The child then searches the same task with fresh noise
-(identical), or a related one whose optimum lies elsewhere and whose values have another scale (transfer), or the
-parent's turned upside down (misleading): cold with the full budget, and warm with a quarter of it. The score is the
-regret of the selected configuration without noise, in units of the distance between the best and the median value of
-the task: 0 is the optimum, 1 a configuration as good as half of all. Repeats are paired: parent, cold and warm child
-of one repeat share task and noise. Intervals are 95 % bootstrap intervals of the mean difference.
+A good parent has searched a task cold with four times the budget. The child then searches the same task with fresh
+noise (identical), or a related one whose optimum lies elsewhere and whose values have another scale (transfer): cold
+with the full budget, and warm with a quarter of it. What a bad parent costs is seen on the parent's task turned upside
+down (misleading): cold and warm, both with the full budget.
+
+The score is the regret of the selected configuration without noise, in units of the distance between the best and the
+median value of the task: 0 is the optimum, 1 a configuration as good as half of all. Repeats are paired: parent, cold
+and warm child of one repeat share task and noise. Intervals are 95 % bootstrap intervals of the mean difference.
 """
 
 from __future__ import annotations
@@ -154,41 +156,51 @@ def search(space: Space, landscape: Landscape, *, searcher: Searcher, trials: in
     return study.history, landscape.regret(space.to_unit(study.history.trials[winner].configuration))
 
 
-def one(job: tuple[str, str, str, int, int, int]) -> tuple[float, float, float]:
-    """Return the regrets of the cold child, of the warm one at a quarter, and of the cold one at a quarter."""
-    kind, name, searcher, budget, parent_budget, repeat = job
-    space, rng = space_of(name), generator(7, kind, name, repeat)
-    made = SEARCHERS.load(searcher)
+KINDS = ("identical", "transfer", "misleading")
 
-    def build(prior: tuple[Observation, ...]) -> Searcher:
-        found: Searcher = made.make(made.Settings(), space, prior=prior)
-        return found
 
+def one(job: tuple[str, str, int, int, int]) -> list[tuple[float, ...]]:
+    """Return for each kind of child the regrets: cold, warm, cold at a quarter of the budget, and the parent's own."""
+    name, searcher, budget, parent_budget, repeat = job
+    space, rng = space_of(name), generator(7, name, repeat)
     d = len(space.paths)
     base = rng.uniform(-0.1, 0.1, size=d)
     parent = Landscape.make(name, shift=base)
-    child = parent
-    if kind == "transfer":
-        child = Landscape.make(name, shift=base + rng.uniform(-0.06, 0.06, size=d), scale=37.0)
-    elif kind == "misleading":
-        child = Landscape.make(name, shift=base, sign=-1.0)
-    before, _ = search(space, parent, searcher=build(()), trials=parent_budget, seed=1000 + repeat)
+    children = (
+        parent,
+        Landscape.make(name, shift=base + rng.uniform(-0.06, 0.06, size=d), scale=37.0),
+        Landscape.make(name, shift=base, sign=-1.0),
+    )
+    before, own = search(space, parent, searcher=build(searcher, space), trials=parent_budget, seed=1000 + repeat)
+    found = []
+    for kind, child in zip(KINDS, children, strict=True):
+        started = warm_started(kind, before, space=space, searcher=searcher)
+        history, cold = search(space, child, searcher=build(searcher, space), trials=budget, seed=2000 + repeat)
+        trials = budget if kind == "misleading" else budget // 4
+        _, warm = search(space, child, searcher=started, trials=trials, seed=2000 + repeat)
+        quarter = list(history.trials.values())[: budget // 4]
+        early = max(quarter, key=lambda trial: trial.runs[0].value or -math.inf)
+        found.append((cold, warm, child.regret(space.to_unit(early.configuration)), own))
+    return found
+
+
+def build(kind: str, space: Space, *, prior: tuple[Observation, ...] = ()) -> Searcher:
+    made = SEARCHERS.load(kind)
+    searcher: Searcher = made.make(made.Settings(), space, prior=prior)
+    return searcher
+
+
+def warm_started(kind: str, before: History, *, space: Space, searcher: str) -> WarmStartedSearcher:
     observed = gather(before, n_parameters=-1).observed
-    facts = StudyFacts(name="parent", metric="value", space=space, searcher=searcher)
+    facts = StudyFacts(name="parent", space=space, searcher=searcher)
+    parent = Parent(facts, "completed", observed, observed, len(before.trials))
     settings = WarmStartSettings(
         kind="identical_data_and_algorithm" if kind == "identical" else "transfer_learning", parents=("parent",)
     )
-    warm = WarmStart.make(
-        settings,
-        facts.model_copy(update={"name": "child"}),
-        parents=[Parent(facts, "completed", observed, observed, parent_budget)],
+    warm = WarmStart.make(settings, facts.model_copy(update={"name": "child"}), parents=[parent])
+    return WarmStartedSearcher(
+        warm, space, build=lambda prior: build(searcher, space, prior=prior), box=searcher == "random"
     )
-    cold_history, cold = search(space, child, searcher=build(()), trials=budget, seed=2000 + repeat)
-    quarter = budget // 4
-    started = WarmStartedSearcher(warm, space, build=build, box=searcher == "random")
-    _, warmed = search(space, child, searcher=started, trials=quarter, seed=2000 + repeat)
-    early = max(list(cold_history.trials.values())[:quarter], key=lambda trial: trial.runs[0].value or -math.inf)
-    return cold, warmed, child.regret(space.to_unit(early.configuration))
 
 
 def interval(values: np.ndarray) -> str:
@@ -201,30 +213,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--budget", type=int, default=24)
-    parser.add_argument("--parent", type=int, default=48)
-    parser.add_argument("--searchers", nargs="+", default=["bayesian", "random"])
-    parser.add_argument("--kinds", nargs="+", default=["identical", "transfer", "misleading"])
+    parser.add_argument("--parent", type=int, default=96)
+    parser.add_argument("--searchers", nargs="+", default=["random", "bayesian"])
     arguments = parser.parse_args()
     n, quarter = arguments.budget, arguments.budget // 4
-    print(f"| searcher | child | task | cold, {n} | warm, {quarter} | cold, {quarter} | warm {quarter} - cold {n} |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"| searcher | child | task | parent, {arguments.parent} | cold, {quarter} | cold, {n} | warm "
+          f"| warm - cold {n} |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|")
     started = time.monotonic()
     with ProcessPoolExecutor(max_workers=2) as pool:
         for searcher in arguments.searchers:
-            for kind in arguments.kinds:
-                pooled = []
-                for name in FUNCTIONS:
-                    jobs = [(kind, name, searcher, n, arguments.parent, repeat) for repeat in range(arguments.repeats)]
-                    found = np.array(list(pool.map(one, jobs)))
-                    pooled.append(found)
-                    report(f"{searcher} | {kind} | {name}", found)
-                report(f"{searcher} | {kind} | **all**", np.concatenate(pooled))
+            results = {}
+            for name in FUNCTIONS:
+                jobs = [(name, searcher, n, arguments.parent, repeat) for repeat in range(arguments.repeats)]
+                results[name] = np.array(list(pool.map(one, jobs)))
+            results["**all**"] = np.concatenate(list(results.values()))
+            for place, kind in enumerate(KINDS):
+                for name, found in results.items():
+                    spent = n if kind == "misleading" else quarter
+                    report(f"{searcher} | {kind} | {name}", found[:, place], spent=spent)
     print(f"\n{arguments.repeats} repeats, {time.monotonic() - started:.0f} s")
 
 
-def report(label: str, found: np.ndarray) -> None:
-    cold, warm, early = found.mean(axis=0)
-    print(f"| {label} | {cold:.3f} | {warm:.3f} | {early:.3f} | {interval(found[:, 1] - found[:, 0])} |", flush=True)
+def report(label: str, found: np.ndarray, *, spent: int) -> None:
+    cold, warm, early, own = found.mean(axis=0)
+    difference = interval(found[:, 1] - found[:, 0])
+    print(f"| {label} | {own:.3f} | {early:.3f} | {cold:.3f} | {warm:.3f} ({spent}) | {difference} |", flush=True)
 
 
 if __name__ == "__main__":

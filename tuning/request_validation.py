@@ -204,6 +204,10 @@ def _limit_rules(request: View, limits: ServiceLimits) -> Iterator[Finding]:
     runtime, most = resources["MaxRuntimeInSeconds"], limits.random_jobs if random else limits.jobs
     if count.number is not None and not 1 <= count.number <= most:
         yield count.found(f"1 to {most} training jobs", "split the tuning job; a warm start continues it")
+    criteria = job["TuningJobCompletionCriteria"]
+    if not (count.given or runtime.given or criteria.size or job["Strategy"].value == "Grid"):
+        rule = "nothing says when the tuning job is over"
+        yield resources.found(rule, "set MaxNumberOfTrainingJobs or MaxRuntimeInSeconds", severity="warning")
     if parallel.number is not None:
         yield from _parallel_findings(parallel, parallel.number, count=count.number, limits=limits)
     if runtime.number is not None and not limits.min_runtime_s <= runtime.number <= limits.max_runtime_s:

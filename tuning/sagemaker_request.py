@@ -96,12 +96,8 @@ def tuning_job_request(job: TuningJob) -> tuple[dict[str, Any], list[str]]:
         "HyperParameterTuningJobConfig": config,
         "TrainingJobDefinition": _training_job(job),
     }
-    if job.warm_start is not None:
-        kind, parents = job.warm_start
-        request["WarmStartConfig"] = {
-            "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": name} for name in parents],
-            "WarmStartType": WARM_STARTS[kind],
-        }
+    if warm_start := _warm_start(job, lost):
+        request["WarmStartConfig"] = warm_start
     return request, lost + _lost_settings(job) + _lost_space(job.space) + _lost_limits(job)
 
 
@@ -213,6 +209,20 @@ def _training_job(job: TuningJob) -> dict[str, Any]:
     given = definition.get("StaticHyperParameters", {})
     definition["StaticHyperParameters"] = {**given, **to_hyperparameters(job.static)}
     return definition
+
+
+def _warm_start(job: TuningJob, lost: list[str]) -> dict[str, Any] | None:
+    kind, parents = job.warm_start or ("transfer_learning", ())
+    names = [parent for parent in parents if tuning_job_name(parent) == parent]
+    lost += [
+        f"parent {parent}: SageMaker starts from its own tuning jobs only; name one, or leave the parent out"
+        for parent in parents
+        if parent not in names
+    ]
+    if not names:
+        return None
+    listed = [{"HyperParameterTuningJobName": name} for name in names]
+    return {"ParentHyperParameterTuningJobs": listed, "WarmStartType": WARM_STARTS[kind]}
 
 
 def _lost_settings(job: TuningJob) -> list[str]:

@@ -440,6 +440,8 @@ def test_rules_between_fields_need_no_botocore(rule: str, monkeypatch: pytest.Mo
 
 
 WARNINGS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an endless job": (
+        {f"{JOB}.ResourceLimits": {"MaxParallelTrainingJobs": 1}}, f"{JOB}.ResourceLimits", "nothing says when"),
     "grid with a parent": ({**grid("a"), **parents("p")}, f"{JOB}.Strategy", "not portable"),
     "hyperband with a parent": (
         {**hyperband(MaxResource=9), **parents("p")}, f"{JOB}.Strategy", "Bayesian and Random only"),

@@ -177,6 +177,12 @@ def test_a_warm_start_names_its_parents() -> None:
     }
 
 
+def test_local_parents_are_not_tuning_jobs() -> None:
+    request, lost = tuning_job_request(job(warm_start=("transfer_learning", ["runs/taxi-2026", "taxi_1"])))
+    assert "WarmStartConfig" not in request
+    assert ["own tuning jobs only" in sentence for sentence in lost] == [True, True]
+
+
 LOST: dict[str, tuple[dict[str, Any], list[str]]] = {
     "tpe": (VARIANTS["tpe"], ["searcher tpe: Bayesian search"]),
     "an unknown searcher": ({"searcher": {"kind": "own"}}, ["searcher own: unknown to SageMaker; Random stands in"]),
