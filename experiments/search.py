@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from policylab.config import Document, Settings, put, validate
+from policylab.config import Document, Settings, data_path, put, validate
 from policylab.errors import ConfigError
 from policylab.tuning.limits import Limits
 from policylab.tuning.scheduler import SCHEDULERS, Horizon
@@ -74,7 +74,27 @@ def configured(config: ExperimentConfig, configuration: Mapping[str, Any]) -> Ex
     data = config.model_dump(mode="json", exclude={"search"})
     for path, value in configuration.items():
         put(data, tuple(path.split(".")), value=value, place=path)
+    _drop_leftovers(data, configuration, model=type(config))
     return validate(type(config), Document(data=data, places={}, source=config.name))
+
+
+def _drop_leftovers(data: dict[str, Any], configuration: Mapping[str, Any], *, model: type[Settings]) -> None:
+    """Remove what another kind left behind: settings beside a searched ``kind`` that the new kind does not have."""
+    switched = [path.removesuffix("kind") for path in configuration if path.endswith(".kind")]
+    if not switched:
+        return
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        for found in error.errors():
+            path = data_path(data, found)
+            dotted = ".".join(map(str, path))
+            left_over = found["type"] == "extra_forbidden" and dotted.startswith(tuple(switched))
+            if left_over and not any(chosen == dotted or chosen.startswith(f"{dotted}.") for chosen in configuration):
+                held: Any = data
+                for part in path[:-1]:
+                    held = held[part]
+                del held[path[-1]]
 
 
 def own_configuration(config: ExperimentConfig, space: Space) -> dict[str, Any] | None:

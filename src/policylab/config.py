@@ -224,7 +224,7 @@ def load(model: type[Model], path: Path, *, overrides: Sequence[str] = ()) -> Mo
 
 
 def _finding(document: Document, found: dict[str, Any], *, schema: dict[str, Any]) -> str:
-    path = _data_path(document.data, found)
+    path = data_path(document.data, found)
     kind, context = found["type"], found.get("ctx", {})
     if kind == "extra_forbidden":
         known = _known_keys(schema, document.data, path=path[:-1])
@@ -247,7 +247,7 @@ def _finding(document: Document, found: dict[str, Any], *, schema: dict[str, Any
     return f"{document.place(path)}: {_dotted(path)}: {message}"
 
 
-def _data_path(data: Any, found: Mapping[str, Any]) -> KeyPath:
+def data_path(data: Any, found: Mapping[str, Any]) -> KeyPath:
     """Drop from a pydantic location the union tags that are not keys of the data."""
     path: list[str | int] = []
     for position, part in enumerate(found["loc"]):

@@ -1,0 +1,102 @@
+"""The search section: what it accepts, where it puts its mistakes, what a configuration makes of an experiment."""
+
+import pytest
+import yaml
+
+from policylab.errors import ConfigError
+from policylab.experiments.schema import load_experiment, shipped_configs
+from policylab.experiments.search import configured, own_configuration, with_default
+
+EXPERIMENT = {
+    "name": "lake",
+    "env": {"id": "FrozenLake-v1"},
+    "agent": {
+        "kind": "q_learning",
+        "learning_rate": 0.1,
+        "exploration": {"kind": "epsilon_greedy", "epsilon": {"kind": "linear", "start": 1.0, "end": 0.1}},
+    },
+    "budget": {"steps": 1000},
+    "search": {
+        "space": {"parameters": {"agent.learning_rate": {"kind": "continuous", "low": 0.01, "high": 1.0}}},
+        "limits": {"trials": 4},
+    },
+}
+
+
+def load(tmp_path, parameters=None, **search):
+    document = {**EXPERIMENT, "search": {**EXPERIMENT["search"], **search}}
+    if parameters is not None:
+        document["search"]["space"] = {"parameters": parameters}
+    path = tmp_path / "lake.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return load_experiment(str(path))
+
+
+def test_a_configuration_replaces_values_of_the_agent(tmp_path):
+    config = load(tmp_path)
+    trial = configured(config, {"agent.learning_rate": 0.5, "agent.exploration.epsilon.end": 0.2})
+    assert trial.agent.learning_rate.value == 0.5
+    assert (trial.agent.exploration.epsilon.start, trial.agent.exploration.epsilon.end) == (1.0, 0.2)
+    assert trial.search is None
+    assert config.agent.learning_rate.value == 0.1
+
+
+def test_a_searched_kind_takes_its_own_settings_and_drops_those_of_the_other(tmp_path):
+    parameters = {
+        "agent.exploration.kind": {"kind": "categorical", "values": ["epsilon_greedy", "softmax"]},
+        "agent.exploration.temperature": {
+            "kind": "continuous", "low": 0.1, "high": 2.0, "when": {"agent.exploration.kind": "softmax"},
+        },
+    }  # fmt: skip
+    config = load(tmp_path, parameters)
+    softmax = configured(config, {"agent.exploration.kind": "softmax", "agent.exploration.temperature": 0.5})
+    assert softmax.agent.exploration.temperature.value == 0.5
+    same = configured(config, {"agent.exploration.kind": "epsilon_greedy"})
+    assert same.agent.exploration == config.agent.exploration
+
+
+def test_the_files_own_values_are_the_default_where_they_lie_in_the_space(tmp_path):
+    config = load(tmp_path)
+    assert own_configuration(config, config.search.space) == {"agent.learning_rate": 0.1}
+    assert with_default(config).default == {"agent.learning_rate": 0.1}
+    outside = load(tmp_path, {"agent.learning_rate": {"kind": "continuous", "low": 0.5, "high": 1.0}})
+    assert with_default(outside).default is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"agent.learning_rat": {"kind": "continuous", "low": 0.1, "high": 1.0}},
+         r"lake.yaml:\d+:\d+: agent.learning_rat: unknown key; did you mean 'learning_rate'\?"),
+        ({"agent.learning_rate": {"kind": "continuous", "low": 0.1, "high": 3.0, "scaling": "logarithmc"}},
+         r"lake.yaml:\d+:\d+: search.space.parameters.*scaling"),
+        ({"agent.discount": {"kind": "continuous", "low": 0.9, "high": 1.5}},
+         r"lake.yaml:\d+:\d+: agent.discount: Input should be less than or equal to 1, got 1.5"),
+        ({"agent.kind": {"kind": "categorical", "values": ["q_learning", "sarsaa"]}},
+         r"lake.yaml:\d+:\d+: agent.kind: unknown kind 'sarsaa'; did you mean 'sarsa'\?"),
+        ({"budget.steps": {"kind": "integer", "low": 1, "high": 9}},
+         r"only settings of the agent can be searched"),
+    ],
+)  # fmt: skip
+def test_a_bad_space_is_an_error_at_its_place(tmp_path, parameters, message):
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, parameters)
+
+
+def test_a_search_without_an_end_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="limits must set trials or steps"):
+        load(tmp_path, limits={})
+
+
+def test_where_runs_execute_does_not_change_what_the_experiment_is(tmp_path):
+    shipped = load_experiment("taxi_tune")
+    elsewhere = load_experiment("taxi_tune", overrides=["launcher.workers=1", "tracking.kind=none", "description=x"])
+    assert shipped.config_hash == elsewhere.config_hash
+    assert shipped.config_hash != load_experiment("taxi_tune", overrides=["seeds.root=1"]).config_hash
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_every_shipped_config_loads_and_describes_itself(name):
+    config = load_experiment(name)
+    assert config.name == name
+    assert config.description
