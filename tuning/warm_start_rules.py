@@ -101,13 +101,12 @@ def _name_findings(child: StudyFacts, parent: StudyFacts, *, place: str) -> Iter
         return
     new, gone = sorted(own - theirs), sorted(theirs - own)
     parts = [f"{word} {', '.join(paths)}" for word, paths in (("new:", new), ("missing:", gone)) if paths]
-    remedy = (
-        "say in warm_start.static which value the parent used"
-        if new
-        else "keep it in the child, searched or with a fixed value"
-    )
+    remedies = [
+        *(["say in warm_start.static which value the parent used for what is new"] if new else []),
+        *(["keep what is missing in the child, searched or with a fixed value"] if gone else []),
+    ]
     rule = "searched and static parameters must together be those of the parent"
-    yield Finding(place, rule, "; ".join(parts), remedy)
+    yield Finding(place, rule, "; ".join(parts), ", and ".join(remedies))
 
 
 def _kind_findings(child: StudyFacts, parent: StudyFacts, *, place: str) -> Iterator[Finding]:

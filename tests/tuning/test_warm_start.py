@@ -110,7 +110,7 @@ RESTRICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no parameter dropped": (
         {"child": facts(without("agent.tiles"), static={"agent.tiles": 8})},
         {"child": facts(without("agent.tiles"))},
-        "got 'missing: agent.tiles'; keep it in the child"),
+        "got 'missing: agent.tiles'; keep what is missing"),
     "kinds stay": (
         {"child": facts({**PARAMETERS, "agent.tiles": {"kind": "integer", "low": 4, "high": 64}})},
         {"child": facts({**PARAMETERS, "agent.tiles": {"kind": "continuous", "low": 1.0, "high": 16.0}})},
