@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import columns, emit, progress_bar
+from policylab.cli.output import columns, emit, value_text
+
+if TYPE_CHECKING:
+    from policylab.experiments.rundir import RunDirectory
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -18,27 +22,30 @@ def run(arguments: argparse.Namespace) -> int:
     from policylab.experiments.schema import load_experiment
 
     config = load_experiment(arguments.config, overrides=arguments.overrides)
-    for warning in make_plan(config)["warnings"]:
+    planned = make_plan(config)
+    for warning in planned["warnings"]:
         sys.stderr.write(f"warning: {warning}\n")
-    return _drive(arguments, create_run(config, parent=Path(arguments.out)))
+    directory = create_run(config, parent=Path(arguments.out))
+    return _drive(arguments, directory, planned=lambda: planned["search"])
 
 
 def resume(arguments: argparse.Namespace) -> int:
     """Finish an interrupted or failed run directory."""
     from policylab.experiments.rundir import open_run
+    from policylab.experiments.search_plan import search_plan
 
-    return _drive(arguments, open_run(Path(arguments.run_dir)))
+    directory = open_run(Path(arguments.run_dir))
+    return _drive(arguments, directory, planned=lambda: search_plan(directory.config))
 
 
-def _drive(arguments: argparse.Namespace, directory: Any) -> int:
-    from policylab.experiments.runner import Observer, drive
+def _drive(arguments: argparse.Namespace, directory: RunDirectory, *, planned: Callable[[], dict[str, Any]]) -> int:
+    from policylab.cli.live import watch
+    from policylab.experiments.runner import drive
 
     sys.stderr.write(f"run directory: {directory.path}\n")
-    config = directory.config
-    n_runs = config.seeds.tune + config.seeds.confirm
     try:
-        with progress_bar(total_steps=n_runs * config.budget.steps, n_runs=n_runs, quiet=arguments.json) as observe:
-            document = drive(directory, observer=Observer(runs=observe))
+        with watch(directory.config, planned_steps=lambda: _planned_steps(planned()), quiet=arguments.json) as observer:
+            document = drive(directory, observer=observer)
     except KeyboardInterrupt:
         sys.stderr.write(f"saved; continue with: policylab resume {directory.path}\n")
         if arguments.json:
@@ -48,12 +55,20 @@ def _drive(arguments: argparse.Namespace, directory: Any) -> int:
     return 0
 
 
+def _planned_steps(search: dict[str, Any]) -> int | None:
+    """Return the environment steps a search will probably use: of a rehearsal, at most its limit."""
+    rehearsed = search["rehearsal"]["steps"] if search["rehearsal"] else None
+    return min((n for n in (rehearsed, search["steps_at_most"]) if n is not None), default=None)
+
+
 def summary(document: dict[str, Any]) -> str:
     """Return the result document as a few lines for a person."""
     exact, tracking, cost = document["exact"], document["tracking"], document["cost"]
     rows = [["selected", _interval(document["selected"])]]
     if document["confirmed"]:
         rows.append(["confirmed", _interval(document["confirmed"])])
+    if document["search"]:
+        rows += _search_rows(document["search"])
     if exact:
         text = f"optimum {exact['optimal_return']:.6g}, this policy {exact['policy_return']:.6g}"
         rows.append(["exact", f"{text}, gap {exact['optimality_gap']:.3g}"])
@@ -64,6 +79,36 @@ def summary(document: dict[str, Any]) -> str:
         rows.append(["tracking", f"{tracking['open_with']} (run {tracking['run_id']})"])
     warnings = [f"warning: {text}" for text in document["warnings"]]
     return "\n".join([f"{document['name']}: {document['status']}", columns(rows), *warnings])
+
+
+def _search_rows(found: dict[str, Any]) -> list[list[str]]:
+    """Return what a search found: how far to trust it, the winner against the default, what it cost."""
+    rows = []
+    if found["default_confirmed"]:
+        rows.append(["optimism gap", f"{found['optimism_gap']:.4g}  selected minus confirmed"])
+        rows.append(["default confirmed", _interval(found["default_confirmed"])])
+        rows.append(["beats default", _against_default(found)])
+    named = list(found["configuration"].items())
+    for index, (path, value) in enumerate(named):
+        rows.append([f"best (trial {found['winner']})" if index == 0 else "", f"{path} = {value_text(value)}"])
+    failed = f", {found['n_failed']} of them failed" if found["n_failed"] else ""
+    rows.append(
+        ["search", f"{found['n_trials']:,} configurations in {found['n_runs']:,} runs{failed}; {found['reason']}"]
+    )
+    saved = f"{found['saved_by_stopping_steps']:,} by stopping, {found['saved_by_resuming_steps']:,} by resuming"
+    rows.append(["search budget", f"{found['spent_steps']:,} steps; saved {saved}"])
+    return rows
+
+
+def _against_default(found: dict[str, Any]) -> str:
+    from policylab.experiments.report.text import verdict
+
+    if found["winner"] == found["default"]:
+        return "the default itself was selected: nothing better was found"
+    beats = found["beats_default"]
+    low, high = beats["ci"] or (None, None)
+    ends = f" [{low:.0%}, {high:.0%}]" if beats["ci"] else ""
+    return f"in {beats['value']:.0%}{ends} of runs: {verdict(low, high)}"
 
 
 def _interval(interval: dict[str, Any]) -> str:

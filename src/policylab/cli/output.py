@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from policylab.launchers import Progress, State
@@ -30,23 +30,39 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def configuration_text(configuration: Mapping[str, Any]) -> str:
+    """Return a configuration as one line of short names and values.
+
+    >>> configuration_text({"agent.learning_rate": 0.123456, "agent.epsilon.kind": "linear"})
+    'learning_rate=0.1235 epsilon.kind=linear'
+    """
+    from policylab.experiments.study_reporting import short_names
+
+    names = short_names(list(configuration))
+    return " ".join(f"{names[path]}={value_text(value)}" for path, value in configuration.items())
+
+
+def value_text(value: Any) -> str:
+    """Return a setting's value for a person: four digits, words without quotes."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 @contextlib.contextmanager
-def progress_bar(*, total_steps: int, n_runs: int, quiet: bool) -> Iterator[Callable[[Sequence[Progress]], None]]:
-    """Show runs finished, steps per second, time left and the current return; silent off a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda progress: None
-        return
+def progress_bar(what: str, *, total_steps: int, n_runs: int) -> Iterator[Callable[[Sequence[Progress]], None]]:
+    """Show on standard error: runs finished, steps per second, time left and the current return."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     parts = (
-        TextColumn("[bold]training"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn(f"[bold]{what}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("runs {task.fields[ended]}/{task.fields[runs]}"), TextColumn("{task.fields[speed]}"),
         TextColumn("return {task.fields[value]}"), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Bar(*parts, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("training", total=total_steps, ended=0, runs=n_runs, speed="", value="-")
+        task = bar.add_task(what, total=total_steps, ended=0, runs=n_runs, speed="", value="-")
 
         def observe(progress: Sequence[Progress]) -> None:
             values = [one.value for one in progress if one.value is not None]
