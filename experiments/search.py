@@ -13,6 +13,7 @@ from policylab.tuning.limits import Limits
 from policylab.tuning.scheduler import SCHEDULERS, Horizon
 from policylab.tuning.searcher import SEARCHERS
 from policylab.tuning.space import Space
+from policylab.tuning.warm_start import WarmStartSettings
 
 if TYPE_CHECKING:
     from policylab.experiments.schema import ExperimentConfig
@@ -37,6 +38,7 @@ class SearchSettings(Settings):
     searcher: SearcherSettings = Field(default={"kind": "bayesian"}, validate_default=True)
     scheduler: SchedulerSettings = Field(default={"kind": "race"}, validate_default=True)
     limits: Limits = Limits()
+    warm_start: WarmStartSettings | None = Field(default=None, description="earlier studies to learn from")
     metric: str = Field(default="eval/return_mean", description="a metric of the reports")
     mode: Literal["max", "min"] = Field(default="max", description="whether larger or smaller is better")
     parallel: int | None = Field(default=None, ge=1, description="runs at once; default: the launcher's workers")

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from policylab.config import Settings
-from policylab.errors import RunError, UserError
+from policylab.errors import RunDirectoryError, RunError, UserError
 from policylab.experiments.rundir import RunDirectory
-from policylab.experiments.schema import ExperimentConfig
+from policylab.experiments.schema import CONFIGS, ExperimentConfig
 from policylab.experiments.search import SearchSettings, with_default
 from policylab.files import read_lines, write_atomic
 from policylab.launchers import Handle, LocalLauncher, State
@@ -25,9 +26,13 @@ from policylab.runspec import ReportRow, RunSpec, read_model
 from policylab.tuning.backend import Job
 from policylab.tuning.history import History
 from policylab.tuning.log import EventLog
+from policylab.tuning.parents import find_parent, read_parent
 from policylab.tuning.scheduler import SCHEDULERS
-from policylab.tuning.searcher import SEARCHERS
+from policylab.tuning.searcher import SEARCHERS, Searcher
+from policylab.tuning.space import Space
 from policylab.tuning.study import Study, study_facts
+from policylab.tuning.study_facts import experiment_facts
+from policylab.tuning.warm_start import WarmStart, WarmStartedSearcher
 
 WAIT_S = 0.5
 
@@ -126,7 +131,7 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
     space = with_default(config)
     horizon = settings.horizon(budget_steps=config.budget.steps, n_seeds=config.seeds.tune)
     scheduler = SCHEDULERS.load(settings.scheduler.kind).make(settings.scheduler, horizon)
-    searcher = SEARCHERS.load(settings.searcher.kind).make(settings.searcher, space)
+    searcher = make_searcher(config, space, root=run.path.parent)
     log = EventLog(run.path / "study" / "events.jsonl")
     capacity = settings.parallel or config.launcher.n_workers
     log.open(study_facts(settings.model_dump(mode="json", exclude={"storage"}), seed=config.seeds.root))
@@ -151,6 +156,46 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
     outcome = _outcome(study.history, winner=scheduler.best(study.history), reason=reason, own=space.default)
     write_atomic(run.path / "study" / "outcome.json", outcome.model_dump_json(indent=1) + "\n")
     return outcome
+
+
+def make_searcher(config: ExperimentConfig, space: Space, *, root: Path) -> Searcher:
+    """Return the searcher of an experiment, warm-started from its parents if it names any.
+
+    Args:
+        config: an experiment with a search.
+        space: its space, with the default point.
+        root: folder whose run directories can be parents; shipped studies are found without it.
+
+    Raises:
+        ConfigError: a parent breaks a restriction.
+        RunDirectoryError: a parent cannot be found or read.
+    """
+    settings = config.search
+    assert settings is not None
+    kind = SEARCHERS.load(settings.searcher.kind)
+    if settings.warm_start is None:
+        plain: Searcher = kind.make(settings.searcher, space)
+        return plain
+    data = config.model_dump(mode="json")
+    child = experiment_facts(data, {**data["search"], "space": space.model_dump(mode="json")}, name=config.name)
+    parents = [read_parent(_parent(source, root=root)) for source in settings.warm_start.parents]
+    warm = WarmStart.make(settings.warm_start, child, parents=parents)
+    return WarmStartedSearcher(
+        warm,
+        space,
+        build=lambda prior: kind.make(settings.searcher, space, prior=prior),
+        box=settings.searcher.kind == "random",
+    )
+
+
+def _parent(source: str, *, root: Path) -> Path:
+    shipped = CONFIGS / "parents" / source
+    try:
+        return find_parent(source, root=root)
+    except RunDirectoryError:
+        if shipped.is_dir():
+            return shipped
+        raise
 
 
 def read_outcome(run: RunDirectory) -> Outcome:

@@ -1,9 +1,10 @@
 """The search section: what it accepts, where it puts its mistakes, what a configuration makes of an experiment."""
 
+import numpy as np
 import pytest
 import yaml
 
-from policylab.errors import ConfigError
+from policylab.errors import ConfigError, RunDirectoryError
 from policylab.experiments.schema import load_experiment, shipped_configs
 from policylab.experiments.search import configured, own_configuration, with_default
 
@@ -100,3 +101,29 @@ def test_every_shipped_config_loads_and_describes_itself(name):
     config = load_experiment(name)
     assert config.name == name
     assert config.description
+
+
+def test_a_parent_that_is_nowhere_is_named(tmp_path):
+    from policylab.experiments.study import make_searcher
+
+    config = load(tmp_path, searcher={"kind": "bayesian"}, warm_start={"parents": ["frozenlake_hyperban"]})
+    with pytest.raises(RunDirectoryError, match="no study, run directory or record 'frozenlake_hyperban'"):
+        make_searcher(config, with_default(config), root=tmp_path)
+
+
+def test_a_warm_start_tries_the_parents_best_first(tmp_path):
+    from policylab.experiments.study import make_searcher
+    from policylab.tuning.history import History
+
+    config = load_experiment("frozenlake8x8_warmstart")
+    space = with_default(config)
+    first = make_searcher(config, space, root=tmp_path).suggest(History(max_resource=10), rng=np.random.default_rng(0))
+    assert space.contains(first)
+
+
+def test_a_parent_with_other_parameters_is_refused(tmp_path):
+    from policylab.experiments.study import make_searcher
+
+    config = load(tmp_path, warm_start={"kind": "transfer_learning", "parents": ["frozenlake_hyperband"]})
+    with pytest.raises(ConfigError, match=r"agent\.discount"):
+        make_searcher(config, with_default(config), root=tmp_path)
