@@ -34,7 +34,7 @@ SPACE = {
 }
 
 
-def value(x: float, rate: float, n: int) -> float:
+def value(*, x: float, rate: float, n: int) -> float:
     return x**2 + rate + n
 
 
@@ -57,9 +57,9 @@ def ours(searcher: Mapping[str, Any], n_trials: int) -> float:
 def optunas(sampler: optuna.samplers.BaseSampler, n_trials: int) -> float:
     def objective(trial: optuna.Trial) -> float:
         return value(
-            trial.suggest_float("x", -1.0, 1.0),
-            trial.suggest_float("rate", 1e-4, 1.0, log=True),
-            trial.suggest_int("n", 1, 20),
+            x=trial.suggest_float("x", -1.0, 1.0),
+            rate=trial.suggest_float("rate", 1e-4, 1.0, log=True),
+            n=trial.suggest_int("n", 1, 20),
         )
 
     started = time.perf_counter()

@@ -17,12 +17,12 @@ finished one can be replayed and checked.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from policylab.errors import RunDirectoryError
-from policylab.files import append_line, content_hash, drop_torn_tail, read_lines, storage_errors
+from policylab.files import append_lines, content_hash, drop_torn_tail, read_lines, storage_errors
 from policylab.tuning.decisions import Decision
 from policylab.tuning.history import DECISIONS, History
 
@@ -43,11 +43,15 @@ class EventLog:
 
     def append(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Add an event, flushed to disk before it takes effect."""
-        line = dict(event)
-        if self._path is not None:
-            append_line(self._path, line)
-        self.events.append(line)
-        return line
+        return self.extend([event])[0]
+
+    def extend(self, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Add events in one write: killed, the log holds all of them or none."""
+        lines = [dict(event) for event in events]
+        if self._path is not None and lines:
+            append_lines(self._path, lines)
+        self.events += lines
+        return lines
 
     def open(self, facts: Mapping[str, Any]) -> None:
         """Write the first line, or check that the log belongs to the same study.
@@ -83,4 +87,7 @@ def decision_event(decision: Decision) -> dict[str, Any]:
     >>> decision_event(Stop(trial=3, seed=None, reason="dropped"))
     {'event': 'stop', 'trial': 3, 'seed': None, 'reason': 'dropped'}
     """
-    return {"event": _NAMES[type(decision)], **dataclasses.asdict(decision)}
+    return {
+        "event": _NAMES[type(decision)],
+        **{field.name: getattr(decision, field.name) for field in dataclasses.fields(decision)},
+    }

@@ -41,6 +41,14 @@ class _Parameter(Settings):
         default_factory=dict, description="path of another parameter -> value or values under which this one exists"
     )
 
+    def places(self, values: Sequence[Any]) -> np.ndarray:
+        """Return the places of values on the unit interval, shape (n,)."""
+        raise NotImplementedError
+
+    def to_unit(self, value: Any) -> float:
+        """Return the place of a value on the unit interval."""
+        return float(self.places([value])[0])
+
 
 class _Range(_Parameter):
     """A range of numbers on a scale, cut into cells when only some of the numbers are values."""
@@ -74,7 +82,7 @@ class _Range(_Parameter):
         raise_findings(type(self).__name__, self._findings())
         return self
 
-    @property
+    @functools.cached_property
     def scale(self) -> Scale:
         """The scale it is searched on."""
         return resolve_scaling(self.scaling, low=self.low, high=self.high)
@@ -107,11 +115,11 @@ class _Range(_Parameter):
             numbers = self._numbers(np.rint((numbers - self.low) / self.cell))
         return np.asarray(np.clip(numbers, self.low, self.high))
 
-    def _numbers(self, index: np.ndarray) -> np.ndarray:
+    def _numbers(self, index: Any) -> Any:
         """Return the values of cells by number: 0.3 where the sum of steps is 0.30000000000000004."""
         assert self.cell is not None
         digits = 12 - math.ceil(math.log10(max(abs(self.low), abs(self.high))))
-        return np.asarray(np.round(self.low + index * self.cell, digits))
+        return np.round(self.low + index * self.cell, digits)
 
     def snap(self, unit: np.ndarray) -> np.ndarray:
         """Return the points of the unit interval, each moved to the place of the value it stands for."""
@@ -121,13 +129,17 @@ class _Range(_Parameter):
         start, end = self._edges
         return np.clip((TO_SCALE[self.scale](numbers) - start) / (end - start), 0.0, 1.0)
 
-    def to_unit(self, value: Any) -> float:
-        """Return the place of a value on the unit interval; a value out of range is taken to the nearest end."""
-        return float(self._place(min(max(value, self.low), self.high)))
+    def places(self, values: Sequence[Any]) -> np.ndarray:
+        """Return the places of values on the unit interval, shape (n,); what lies outside goes to the nearest end."""
+        return np.asarray(self._place(np.clip(np.array(values, dtype=float), self.low, self.high)))
 
     def from_unit(self, unit: float) -> Any:
-        """Return the value at a point of the unit interval."""
-        return self.plain(self.at(np.asarray(unit)))
+        """Return the value at a point of the unit interval: `at` for one number, several times as fast."""
+        start, end = self._edges
+        number = float(FROM_SCALE[self.scale](start + min(max(unit, 0.0), 1.0) * (end - start)))
+        if self.cell is not None:
+            number = float(self._numbers(np.float64(round((number - self.low) / self.cell))))
+        return self.plain(min(max(number, self.low), self.high))
 
     @property
     def numeric(self) -> bool:
@@ -252,10 +264,11 @@ class Categorical(_Parameter):
         """Return the points of the unit interval, each moved to the place of the value it stands for."""
         return np.asarray((self._cells(unit) + 0.5) / self.size)
 
-    def to_unit(self, value: Any) -> float:
-        """Return the place of a value on the unit interval; the middle for an unknown one."""
-        index = self._index.get(value_key(value))
-        return 0.5 if index is None else (index + 0.5) / self.size
+    def places(self, values: Sequence[Any]) -> np.ndarray:
+        """Return the places of values on the unit interval, shape (n,); the middle for an unknown one."""
+        middle = (self.size - 1) / 2
+        index = [self._index.get(value_key(value), middle) for value in values]
+        return np.asarray((np.array(index) + 0.5) / self.size)
 
     def from_unit(self, unit: float) -> Any:
         """Return the value at a point of the unit interval."""

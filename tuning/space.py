@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -135,18 +135,23 @@ class Space(Settings):
         default = self.default or {}
         return np.array(
             [
-                parameter.to_unit(default[path]) if path in default else float(parameter.snap(np.array(0.5)))
+                float(parameter.places([default[path]])[0] if path in default else parameter.snap(np.array(0.5)))
                 for path, parameter in self.parameters.items()
             ]
         )
 
     def to_unit(self, configuration: Configuration) -> np.ndarray:
         """Return the point of a configuration in the unit cube, shape (d,); what it lacks stands at its default."""
-        point = self._centre.copy()
+        return np.asarray(self.points([configuration])[0])
+
+    def points(self, configurations: Sequence[Configuration]) -> np.ndarray:
+        """Return the points of configurations in the unit cube, shape (n, d)."""
+        points = np.tile(self._centre, (len(configurations), 1))
         for axis, (path, parameter) in enumerate(self.parameters.items()):
-            if path in configuration:
-                point[axis] = parameter.to_unit(configuration[path])
-        return point
+            rows = [row for row, configuration in enumerate(configurations) if path in configuration]
+            if rows:
+                points[rows, axis] = parameter.places([configurations[row][path] for row in rows])
+        return points
 
     def from_unit(self, point: Any) -> dict[str, Any]:
         """Return the configuration at a point of the unit cube, shape (d,); constraints are not looked at."""
@@ -169,7 +174,7 @@ class Space(Settings):
             axis = self.paths.index(path)
             for parent, values in self.parameters[path].when.items():
                 above, parameter = self.paths.index(parent), self.parameters[parent]
-                places = [parameter.to_unit(value) for value in _as_list(parameter, values)]
+                places = parameter.places(_as_list(parameter, values))
                 met = np.isclose(snapped[:, above, None], places, rtol=0.0, atol=1e-9).any(axis=1)
                 active[:, axis] &= active[:, above] & met
             snapped[~active[:, axis], axis] = self._centre[axis]

@@ -77,9 +77,9 @@ class Study:
                 self._stop_all(over)
             if not self.history.running and not self._pending:
                 break
-            for event in self._backend.wait():
+            for event in self._log.extend(self._backend.wait()):
                 self._pending -= event["event"] == "end"
-                self.history.apply(self._log.append(event))
+                self.history.apply(event)
             if observe is not None:
                 observe(self.history)
         reason = over or self._exhausted()

@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,21 @@ def append_line(path: Path, record: Any) -> None:
     Raises:
         StorageError: the write failed; the file is as it was.
     """
-    line = (json.dumps(record, sort_keys=True) + "\n").encode()
+    append_lines(path, [record])
+
+
+def append_lines(path: Path, records: Iterable[Any]) -> None:
+    """Append JSON records, one line each, all in a single write: a killed process leaves all of them or none.
+
+    Raises:
+        StorageError: the write failed; the file is as it was.
+    """
+    lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode()
     with storage_errors(path), path.open("ab", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         try:
-            written = file.write(line)
-            if written < len(line):
+            written = file.write(lines)
+            if written < len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             with contextlib.suppress(OSError):

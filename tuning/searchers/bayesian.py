@@ -80,8 +80,8 @@ class BayesianSearcher:
         process, points = self._model(evidence)
         means = process.predict(points)[0]
         if evidence.pending:
-            process = process.believing(self._points(evidence.pending))
-        known = self._points([trial.configuration for trial in history.trials.values()])
+            process = process.believing(self._space.points(evidence.pending))
+        known = self._space.points([trial.configuration for trial in history.trials.values()])
 
         def score(candidates: np.ndarray) -> np.ndarray:
             mean, sd = process.predict(candidates)
@@ -94,13 +94,10 @@ class BayesianSearcher:
         found = best_point(score, self._space, near=near, rng=rng)
         return uniform(self._space, history, rng=rng) if found is None else self._space.from_unit(found)
 
-    def _points(self, configurations: Sequence[Configuration]) -> np.ndarray:
-        return np.array([self._space.to_unit(configuration) for configuration in configurations])
-
     def _model(self, evidence: Evidence) -> tuple[GaussianProcess, np.ndarray]:
         """Return the process and the points (n, d) it was fitted to."""
         observed = _relevant(evidence.observed)
-        points = self._points([observation.configuration for observation in observed])
+        points = self._space.points([observation.configuration for observation in observed])
         values = normalise(observed, self._settings.transform)
         noise_prior = NoisePrior.from_seeds(values.seed_variance, degrees_of_freedom=values.degrees_of_freedom)
         process = GaussianProcess.fit(

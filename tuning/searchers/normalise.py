@@ -51,24 +51,23 @@ class Normalised:
 
 def normalise(observed: Sequence[Observation], transform: Transform) -> Normalised:
     """Return ``observed`` transformed, each group by itself, with mean 0 and standard deviation 1."""
+    counts = np.array([len(observation.values) for observation in observed])
+    owner = np.repeat(np.arange(len(observed)), counts)
+    values = np.array([value for observation in observed for value in observation.values])
+    means = np.bincount(owner, values) / counts
     groups = np.array([observation.group for observation in observed])
-    means = np.array([observation.mean for observation in observed])
-    mapped: list[np.ndarray] = [np.empty(0)] * len(observed)
     for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group).tolist()
-        apply = _FITS[transform](means[rows])
-        for row in rows:
-            mapped[row] = apply(np.array(observed[row].values))
-    counts = np.array([len(values) for values in mapped])
-    squares = np.array([float(((values - values.mean()) ** 2).sum()) for values in mapped])
+        rows = groups[owner] == group
+        values[rows] = _FITS[transform](means[groups == group])(values[rows])
+    means = np.bincount(owner, values) / counts
+    squares = np.bincount(owner, (values - means[owner]) ** 2)
     freedom = int((counts - 1).sum())
     pooled = float(squares.sum() / freedom) if freedom else None
     relative = np.ones(len(observed))
     if pooled:
         relative = (SHRINKAGE * pooled + squares) / ((SHRINKAGE + counts - 1) * pooled)
     weights = np.array([observation.weight for observation in observed])
-    noise = relative / counts / weights
-    return Normalised(np.array([values.mean() for values in mapped]), noise, pooled, freedom)
+    return Normalised(means, relative / counts / weights, pooled, freedom)
 
 
 def _standard(means: np.ndarray) -> tuple[float, float]:

@@ -62,34 +62,31 @@ def gather(history: History, *, n_parameters: int, prior: Sequence[Observation] 
         n_parameters: dimensions of the space; a level needs two trials more.
         prior: observations from elsewhere.
     """
-    usable = [trial for trial in history.trials.values() if not _broken(trial)]
-    broken = [trial for trial in history.trials.values() if _broken(trial)]
-    level = _level(usable, n_parameters + 2)
-    finals = {trial.id: values for trial in usable if (values := _values_from(trial, level))}
-    finals |= _stand_ins(usable, finals)
-    worst = min((sum(values) / len(values) for values in finals.values()), default=None)
-    if worst is not None:
-        finals |= {trial.id: (worst,) for trial in broken}
+    usable = [trial for trial in history.trials.values() if not trial.failed]
+    reached = {trial.id: max((run.resource for run in trial.runs.values()), default=0) for trial in usable}
+    level = _level(reached.values(), n_parameters + 2)
+    finals = {trial.id: _values_from(trial, level) for trial in usable if reached[trial.id] >= level > 0}
+    broken = {trial.id for trial in history.trials.values() if trial.failed}
+    broken |= {trial for trial, values in finals.items() if not all(map(math.isfinite, values))}
+    finals = {trial: values for trial, values in finals.items() if trial not in broken}
+    finals |= _stand_ins(usable, finals, reached={trial: at for trial, at in reached.items() if 0 < at < level})
+    if finals:
+        finals |= dict.fromkeys(broken, (min(sum(values) / len(values) for values in finals.values()),))
     observed = [
         Observation(trial.configuration, finals[trial.id], trial=trial.id)
         for trial in history.trials.values()
         if trial.id in finals
     ]
-    pending = tuple(trial.configuration for trial in usable if trial.id not in finals)
+    pending = tuple(trial.configuration for trial in usable if trial.id not in finals and trial.id not in broken)
     return Evidence((*prior, *observed), pending)
 
 
-def _broken(trial: Trial) -> bool:
-    return trial.failed or any(not math.isfinite(value) for run in trial.runs.values() for value in run.curve.values())
-
-
-def _level(trials: Iterable[Trial], n_enough: int) -> int:
-    """Return the highest resource reached by ``n_enough`` trials, or by as many trials as reached any."""
-    reached = sorted((max(run.resource for run in trial.runs.values()) for trial in trials), reverse=True)
-    reached = [resource for resource in reached if resource > 0]
-    if len(reached) < n_enough:
-        return reached[-1] if reached else 0
-    return reached[n_enough - 1]
+def _level(reached: Iterable[int], n_enough: int) -> int:
+    """Return the highest resource reached by ``n_enough`` trials, or by all that have reached any."""
+    descending = sorted((resource for resource in reached if resource > 0), reverse=True)
+    if len(descending) < n_enough:
+        return descending[-1] if descending else 0
+    return descending[n_enough - 1]
 
 
 def _value_from(run: Run, resource: int) -> float | None:
@@ -102,19 +99,23 @@ def _values_from(trial: Trial, resource: int) -> tuple[float, ...]:
     return tuple(value for value in found if value is not None)
 
 
-def _stand_ins(trials: Sequence[Trial], finals: dict[int, tuple[float, ...]]) -> dict[int, tuple[float, ...]]:
-    """Return a value for every trial that has some, but none at the level."""
-    short = [trial for trial in trials if trial.id not in finals and any(run.curve for run in trial.runs.values())]
+def _stand_ins(
+    trials: Sequence[Trial], finals: dict[int, tuple[float, ...]], *, reached: dict[int, int]
+) -> dict[int, tuple[float, ...]]:
+    """Return a value for every trial that ``reached`` some resource below the level."""
     known = [trial for trial in trials if trial.id in finals]
     means = np.array([sum(finals[trial.id]) / len(finals[trial.id]) for trial in known])
-    peers: dict[int, np.ndarray] = {}
+    peers = {
+        resource: np.array([_mean(_values_at(other, resource)) for other in known])
+        for resource in set(reached.values())
+    }
     stand_ins: dict[int, tuple[float, ...]] = {}
-    for trial in short:
-        resource = max(run.resource for run in trial.runs.values())
-        if resource not in peers:
-            peers[resource] = np.array([_mean(_values_at(other, resource)) for other in known])
-        no_better = peers[resource] <= _mean(_values_at(trial, resource))  # NaN, nothing reported there, is not
-        stand_ins[trial.id] = (float(np.median(means[no_better]) if no_better.any() else means.min()),)
+    for trial in trials:
+        if trial.id in reached and len(known):
+            resource = reached[trial.id]
+            # NaN, for nothing reported there, is never "no better".
+            no_better = peers[resource] <= _mean(_values_at(trial, resource))
+            stand_ins[trial.id] = (float(np.median(means[no_better]) if no_better.any() else means.min()),)
     return stand_ins
 
 
