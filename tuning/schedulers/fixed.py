@@ -71,6 +71,5 @@ class Fixed:
         return leader(history)
 
     def _missing(self, trial: Trial) -> int:
-        if trial.failed or trial.stopped is not None:
-            return 0
-        return max(0, self._n_seeds - len(trial.runs))
+        missing = self._n_seeds - len(trial.runs)
+        return 0 if missing <= 0 or trial.failed or trial.stopped is not None else missing

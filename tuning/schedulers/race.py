@@ -77,8 +77,9 @@ class Race:
             budget = math.ceil(max(full, self._ladder.price(horizon.n_trials or 1)) / (1 - share))
         self._horizon = dataclasses.replace(horizon, budget=budget)
         self._search_budget = max(full, int(budget * (1 - share)))
-        # What a run had reached at a level never changes, so it is looked up once per history.
+        # What a run had reached at a level never changes: it is computed once per history, and so is what follows.
         self._results: WeakKeyDictionary[History, dict[tuple[int, int, int], float]] = WeakKeyDictionary()
+        self._verdicts: WeakKeyDictionary[History, dict[tuple[int, int, int], bool]] = WeakKeyDictionary()
 
     @classmethod
     def make(cls, settings: RaceSettings, horizon: Horizon) -> Race:
@@ -170,26 +171,26 @@ class Race:
         The next rung and not the end is what it is held against: who is there was chosen by this rung alone, so that
         the correction for that choice is exact, and its results come early.
         """
-        trials, levels = list(history.trials.values()), self._ladder.levels
         base = 0
-        while base < len(levels) - 2:
-            here = [trial for trial in trials if trial.runs[SEED].resource >= levels[base]]
-            promoted = np.array([trial.runs[SEED].resource >= levels[base + 1] for trial in here], dtype=bool)
-            if promoted.sum() < GUARD_PAIRS:
-                break
-            scores = normal_scores([self._result(history, trial, level=levels[base]) for trial in here])
-            above = [
-                self._result(history, trial, level=levels[base + 1])
-                for trial, sent in zip(here, promoted, strict=True)
-                if sent
-            ]
-            if (
-                best_agreement(scores[promoted], normal_scores(above), spread=float(scores.std()))
-                >= self._settings.guard
-            ):
-                break
+        while base < len(self._ladder.levels) - 2 and self._misleads(history, base):
             base += 1
         return base
+
+    def _misleads(self, history: History, rung: int) -> bool:
+        """Whether the results at ``rung`` surely say little about those at the next."""
+        level, above = self._ladder.levels[rung : rung + 2]
+        here = [trial for trial in history.trials.values() if trial.runs[SEED].resource >= level]
+        promoted = [trial for trial in here if trial.runs[SEED].resource >= above]
+        if len(promoted) < GUARD_PAIRS:
+            return False
+        known = self._verdicts.setdefault(history, {})
+        key = (rung, len(here), len(promoted))
+        if key not in known:
+            scores = normal_scores([self._result(history, trial, level=level) for trial in here])
+            low = scores[[trial.runs[SEED].resource >= above for trial in here]]
+            high = normal_scores([self._result(history, trial, level=above) for trial in promoted])
+            known[key] = best_agreement(low, high, spread=float(scores.std())) < self._settings.guard
+        return known[key]
 
     # --- race: which seed of which finalist
 
