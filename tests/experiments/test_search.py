@@ -121,9 +121,11 @@ def test_a_warm_start_tries_the_parents_best_first(tmp_path):
     assert space.contains(first)
 
 
-def test_a_parent_with_other_parameters_is_refused(tmp_path):
+def test_a_parameter_of_another_kind_than_the_parents_is_refused(tmp_path):
     from policylab.experiments.study import make_searcher
 
-    config = load(tmp_path, warm_start={"kind": "transfer_learning", "parents": ["frozenlake_hyperband"]})
-    with pytest.raises(ConfigError, match=r"agent\.discount"):
+    parameters = {"agent.learning_rate": {"kind": "categorical", "values": [0.1, 0.2]}}
+    warm_start = {"kind": "transfer_learning", "parents": ["frozenlake_hyperband"]}
+    config = load(tmp_path, parameters, warm_start=warm_start)
+    with pytest.raises(ConfigError, match=r"agent\.learning_rate.*categorical"):
         make_searcher(config, with_default(config), root=tmp_path)
