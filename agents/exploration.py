@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from policylab.agents.rule import draw, rule
+from policylab.agents.rule import draw, likely, rule
 from policylab.agents.schedules import Constant, InverseVisits, Schedule, ScheduleSettings, resolve, value_at, within
 from policylab.agents.tabular.values import State, Values, action_values, maximum
 from policylab.config import Settings
@@ -142,10 +142,11 @@ def choose_softmax(row: Sequence[float], temperature: float, rng: np.random.Gene
 @rule
 def visits_of(choices: NDArray[np.int64], state: State, n_actions: int) -> int:
     """Return N(s), 0 when choices are not counted."""
+    if likely(len(choices) == 0):
+        return 0
     total = 0
-    if len(choices) > 0:
-        for action in range(n_actions):
-            total += int(choices[state, action])
+    for action in range(n_actions):
+        total += int(choices[state, action])
     return total
 
 
@@ -201,7 +202,7 @@ def choose(core: Core, state: State, time: int) -> int:
         time: environment steps taken before this one.
     """
     kind = core.exploration.kind
-    if kind == EPSILON_GREEDY:
+    if likely(kind == EPSILON_GREEDY):
         epsilon = parameter_at(core, state, time)
         u = draw(core.rng)
         if u < epsilon:
@@ -215,8 +216,9 @@ def choose(core: Core, state: State, time: int) -> int:
     else:
         c = parameter_at(core, state, time)
         action = choose_ucb(action_values(core.q, state), core.choices, state, c, core.rng)
-    if len(core.choices) > 0:
-        core.choices[state, action] += 1
+    if likely(len(core.choices) == 0):
+        return action
+    core.choices[state, action] += 1
     return action
 
 

@@ -28,3 +28,8 @@ def rule(function: Function) -> Function:
 def draw(rng: np.random.Generator) -> float:
     """Return a uniform number in [0, 1): the one way a rule uses its random stream."""
     return rng.random()
+
+
+def likely(condition: bool) -> bool:
+    """Return ``condition``; a compiled rule is laid out for the case that it holds."""
+    return condition

@@ -3,6 +3,7 @@
 | primitive | in Python | compiled |
 |---|---|---|
 | `draw` | ``Generator.random`` | SFC64 on an array of its four words |
+| `likely` | its argument | a hint to LLVM |
 | `action_values`, `value`, `assign`, ... | a weight array | `RememberedValues` |
 | `update`, `looks_ahead` | method and attribute | chosen by the algorithm's type at compile time |
 
@@ -19,12 +20,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import lower_builtin, overload, register_jitable, type_callable
 from numpy.typing import NDArray
 
 from policylab.agents.exploration import among_best, greedy
-from policylab.agents.rule import RULES, draw
+from policylab.agents.rule import RULES, draw, likely
 from policylab.agents.tabular.core import looks_ahead, update
 from policylab.agents.tabular.values import action_values, assign, features, maximum, recall, value
 
@@ -113,6 +115,19 @@ def _draw(rng: Any) -> Callable[..., Any]:
         return float(word >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
     return compiled
+
+
+@type_callable(likely)
+def _likely_type(context: Any) -> Callable[..., Any]:
+    return lambda condition: types.boolean
+
+
+@lower_builtin(likely, types.Boolean)
+def _likely(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """LLVM's ``llvm.expect``: rare code is moved out of the way, and registers go to the usual code."""
+    bit = ir.IntType(1)
+    expect = builder.module.declare_intrinsic("llvm.expect", [bit], ir.FunctionType(bit, [bit, bit]))
+    return builder.call(expect, [args[0], bit(1)])
 
 
 @form_of(features)

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import numba
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from policylab.agents.build import make_agent
 from policylab.agents.rule import draw
 from policylab.agents.tabular.cache import cache_folder
-from policylab.agents.tabular.compiled import train_many
+from policylab.agents.tabular.compiled import train, train_many
 from policylab.agents.tabular.compiled_table import GUIDE, first_state, sample_outcome, sampled_table
 from policylab.agents.tabular.monte_carlo import MonteCarloSettings
 from policylab.agents.tabular.prioritized_sweeping import PrioritizedSweepingSettings
@@ -138,23 +137,8 @@ def test_what_cannot_be_compiled_is_refused(settings, message):
         train_many(table_of(make_env(LAKE)), [(settings, 0)], steps=10)
 
 
-def test_training_lets_other_threads_run():
-    mdp, counted, stop = table_of(make_env(LAKE)), [0], threading.Event()
-    train_many(mdp, [(QLearningSettings(), 0)], steps=1)  # compiled from here on
-
-    def count():
-        while not stop.is_set():
-            counted[0] += 1
-
-    counter = threading.Thread(target=count)
-    counter.start()
-    before = counted[0]
-    agent = make_agent(QLearningSettings(), LAKE, seed=0, budget_steps=5_000_000)
-    agent.learn(5_000_000)
-    during = counted[0] - before
-    stop.set()
-    counter.join()
-    assert during > 0
+def test_the_loop_holds_no_lock_that_other_threads_need():
+    assert train.targetoptions["nogil"]
 
 
 PROBE = """
