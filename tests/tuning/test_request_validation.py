@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policylab.errors import ConfigError
@@ -526,6 +526,7 @@ ODD = st.recursive(
 PLACES = st.sampled_from(sorted({path for case in RULES.values() for path in [*case[0], *case[1]]} | {"Autotune"}))
 
 
+@settings(deadline=None)
 @given(changes=st.dictionaries(PLACES, ODD, min_size=1, max_size=3))
 def test_malformed_requests_are_findings_never_a_crash(changes: dict[str, Any]) -> None:
     request = valid_request()

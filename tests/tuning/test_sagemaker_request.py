@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policylab.tuning.hyperparameter_text import from_hyperparameters, from_text, to_hyperparameters, to_text
@@ -251,6 +251,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(value=PLAIN)
 def test_values_come_back_as_they_were(value: Any) -> None:
     again = from_text(to_text(value))
@@ -258,6 +259,7 @@ def test_values_come_back_as_they_were(value: Any) -> None:
     assert type(again) is type(value)
 
 
+@settings(deadline=None)
 @given(text=st.text())
 def test_any_text_stands_for_something(text: str) -> None:
     from_text(text)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policylab.errors import ConfigError, RunDirectoryError
@@ -351,6 +351,7 @@ def test_a_child_in_the_best_region_does_not_lose_its_trust() -> None:
     assert warm.standings(history_of(close))[0].agreement == pytest.approx(0.7, abs=0.01)
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=0, max_size=8), seed=st.integers(0, 99))
 def test_agreement_is_bounded_and_turns_its_sign_with_the_values(values: list[float], seed: int) -> None:
     predicted = np.random.default_rng(seed).normal(size=len(values))
@@ -669,6 +670,7 @@ def test_an_incomplete_record_says_what_is_missing(change: dict[str, Any], words
         parent_of_record({**record(), **change}, place="taxi-1.json")
 
 
+@settings(deadline=None)
 @given(noise=st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=2) |
        st.dictionaries(st.sampled_from(sorted(record())), inner, max_size=3), max_leaves=6))  # fmt: skip
 def test_an_odd_record_is_a_sentence_never_a_crash(noise: Any) -> None:
