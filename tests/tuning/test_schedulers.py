@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from policylab.errors import ConfigError
 from policylab.tuning.history import History, RunState
@@ -214,6 +215,12 @@ def test_hyperband_says_why_a_configuration_stays_behind() -> None:
     study.run()
     reasons = [trial.stopped for trial in study.history.trials.values() if trial.stopped]
     assert sorted(reasons) == [*(f"rank {k} of 3 at 3" for k in (2, 3)), *(f"rank {k} of 9 at 1" for k in range(4, 10))]
+
+
+@pytest.mark.parametrize("kind", ["hyperband", "asha"])
+def test_a_stopping_rule_is_refused_together_with_rungs(kind: str) -> None:
+    with pytest.raises(ValidationError, match="early stopping must be off with hyperband and asha"):
+        SCHEDULERS.load(kind).Settings(kind=kind, early_stopping="auto")
 
 
 # --- asha

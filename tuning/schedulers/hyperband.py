@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from policylab.config import Settings
 from policylab.tuning.decisions import Decision, Resume, Start, Stop
@@ -30,6 +30,16 @@ class HalvingSettings(Settings):
         description="least share of a full training before a comparison; less ranks learners unlike their end",
     )
     bracket_rule: BracketRule = Field(default="formula", description="width of the brackets; see `BracketRule`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stops_by_its_rungs(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "early_stopping" in data:
+            raise ValueError(
+                "early stopping must be off with hyperband and asha, whose rungs decide (SageMaker has the same rule); "
+                "remove `early_stopping`, or choose scheduler kind: median"
+            )
+        return data
 
     def brackets(self, max_resource: int) -> list[Bracket]:
         """Return one round of brackets in the unit of ``max_resource``."""
