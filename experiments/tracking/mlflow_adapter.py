@@ -1,4 +1,4 @@
-"""MLflow as a tracker: one parent run per run directory, one nested run per trial and seed.
+"""MLflow as a tracker: one parent run per run directory, one nested run per seed; for searches see `mlflow_study`.
 
 Only `MlflowClient` with an explicit address is used, so no global state of MLflow is read or changed.
 How far a run has got is kept in its own tags, written in the same call as the lines they count; metric
@@ -27,6 +27,14 @@ from typing import Any
 from policylab.errors import TrackingError
 from policylab.experiments.tracking.flat import as_number, flatten, is_cut, numbers, param_text, safe_name
 from policylab.experiments.tracking.mlflow_policy import log_policy
+from policylab.experiments.tracking.mlflow_runs import (
+    BATCH_METRICS,
+    create_run,
+    report_metrics,
+    search_runs,
+    write,
+)
+from policylab.experiments.tracking.mlflow_study import StudyRuns
 from policylab.experiments.tracking.run_view import (
     FINISHED,
     KILLED,
@@ -37,6 +45,7 @@ from policylab.experiments.tracking.run_view import (
     files_hash,
 )
 from policylab.experiments.tracking.settings import MlflowTracking, redacted
+from policylab.experiments.tracking.study_rows import ConfigurationView, Row
 from policylab.experiments.tracking.tracker import Progress
 
 with warnings.catch_warnings():
@@ -44,11 +53,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from mlflow import MlflowClient
     from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
     from mlflow.exceptions import MlflowException
-
-BATCH_METRICS = 900  # MLflow takes at most 1000 metrics, parameters and tags together
-BATCH_PARAMS = 90
 
 
 class MlflowTracker:
@@ -72,12 +78,14 @@ class MlflowTracker:
         self._parent_tags: dict[str, str] = {}
         self._children: dict[str, Run] = {}
         self._open_children: set[str] = set()
+        self._study: StudyRuns | None = None
 
     def open(self, run: RunView) -> Mapping[str, Progress]:
         """Find the parent run by its tag, or create it with parameters, inputs and config.yaml."""
         self.experiment_id = self._experiment(self._settings.experiment or run.name)
         self._run = run
-        found = self._search(f"tags.`policylab.run_id` = {_quoted(run.run_id)}", limit=1)
+        wanted = f"tags.`policylab.run_id` = {_quoted(run.run_id)}"
+        found = search_runs(self._client, wanted, experiment_id=self.experiment_id, limit=1)
         parent = (
             found[0]
             if found
@@ -91,7 +99,23 @@ class MlflowTracker:
             self._upload(run, [run.folder / "config.yaml"])
         if run.status == RUNNING != parent.info.status:
             self._client.update_run(self.run_id, status=RUNNING)
+        if isinstance(run.config().get("search"), dict):
+            ids = {"experiment_id": self.experiment_id, "parent_id": parent.info.run_id}
+            self._study = StudyRuns(self._client, run, **ids)
+            return self._study.known()
         return self._known_children()
+
+    def configuration(self, view: ConfigurationView, rows: Sequence[Row], *, first: int, status: str) -> None:
+        """See `StudyRuns.configuration`."""
+        assert self._study is not None
+        self._study.configuration(view, rows, first=first, status=status)
+
+    def seed(
+        self, trial: TrialView, reports: Sequence[Mapping[str, Any]], *, first: int, result: Mapping[str, Any] | None
+    ) -> None:
+        """See `StudyRuns.seed`."""
+        assert self._study is not None
+        self._study.seed(trial, reports, first=first, result=result)
 
     def start(self, trial: TrialView) -> None:
         """Create the nested run of one trial and seed, unless it is there."""
@@ -113,12 +137,12 @@ class MlflowTracker:
         child = self._children[trial.path].info.run_id
         batch: list[Metric] = []
         for number, report in enumerate(reports, start=first):
-            metrics = self._report_metrics(report, number)
+            metrics = report_metrics(report, number, created_ms=self._run.created_ms)
             if batch and len(batch) + len(metrics) > BATCH_METRICS:
-                self._write(child, metrics=batch, tags={"policylab.lines": str(number)})
+                write(self._client, child, metrics=batch, tags={"policylab.lines": str(number)})
                 batch = []
             batch += metrics
-        self._write(child, metrics=batch, tags={"policylab.lines": str(first + len(reports))})
+        write(self._client, child, metrics=batch, tags={"policylab.lines": str(first + len(reports))})
 
     def end(self, trial: TrialView, result: Mapping[str, Any]) -> None:
         """Add the final figures under ``final/`` and close the nested run."""
@@ -128,7 +152,7 @@ class MlflowTracker:
         metrics = [
             Metric(safe_name(name), value, ended_ms, step) for name, value in numbers(result, prefix="final").items()
         ]
-        self._write(child, metrics=metrics, tags={"policylab.result": document_hash(result)})
+        write(self._client, child, metrics=metrics, tags={"policylab.result": document_hash(result)})
         status = {"failed": "FAILED", "interrupted": KILLED}.get(str(result.get("status")), FINISHED)
         self._client.set_terminated(child, status, ended_ms)
         self._open_children.discard(trial.path)
@@ -142,7 +166,7 @@ class MlflowTracker:
         digest = files_hash(run.folder, files)
         if self._parent_tags.get("policylab.artifacts") != digest:
             metrics = [Metric(safe_name(name), value, ended_ms, 0) for name, value in numbers(result).items()]
-            self._write(parent, metrics=metrics)
+            write(self._client, parent, metrics=metrics, tags=_best(result))
             self._upload(run, files)
             self._mark("policylab.artifacts", digest)
         bundle = run.folder / "bundle"
@@ -190,7 +214,8 @@ class MlflowTracker:
     def _known_children(self) -> dict[str, Progress]:
         """Fill the maps of nested runs; return the progress of those with complete parameters."""
         progress: dict[str, Progress] = {}
-        for child in self._search(f"tags.`mlflow.parentRunId` = '{self.run_id}'"):
+        below = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
+        for child in search_runs(self._client, below, experiment_id=str(self.experiment_id)):
             tags = child.data.tags
             path = tags.get("policylab.path")
             if path is None:
@@ -204,29 +229,14 @@ class MlflowTracker:
                     self._client.update_run(child.info.run_id, status=RUNNING)
         return progress
 
-    def _search(self, filter_string: str, *, limit: int | None = None) -> list[Run]:
-        runs: list[Run] = []
-        token: str | None = None
-        while True:
-            page = self._client.search_runs(
-                [str(self.experiment_id)], filter_string, max_results=limit or 1000, page_token=token
-            )
-            runs += page
-            token = page.token
-            if not token or limit is not None:
-                return runs
-
-    def _create(self, name: str, *, tags: dict[str, str], started_ms: int) -> Run:
-        source = {"mlflow.source.name": "policylab", "mlflow.source.type": "LOCAL"}
-        return self._client.create_run(
-            str(self.experiment_id), start_time=started_ms, tags=tags | source, run_name=name[:250]
-        )
+    def _create(self, name: str, *, tags: Mapping[str, str], started_ms: int) -> Run:
+        return create_run(self._client, name, experiment_id=str(self.experiment_id), tags=tags, started_ms=started_ms)
 
     def _describe(self, run_id: str, settings: Mapping[str, Any], *, tags: dict[str, str]) -> None:
         """Write parameters, environment and tags of a run; the mark ``described`` comes last."""
         self._client.log_inputs(run_id, datasets=[self._dataset()])
         params = [Param(safe_name(name), redacted(param_text(leaf))) for name, leaf in flatten(settings)]
-        self._write(run_id, params=params, tags=tags | {"policylab.described": "true"})
+        write(self._client, run_id, params=params, tags=tags | {"policylab.described": "true"})
 
     def _tags(self, spec: Mapping[str, Any]) -> dict[str, str]:
         """Return the lineage of the run, and what tells one trial run from another."""
@@ -262,29 +272,6 @@ class MlflowTracker:
         )
         return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
-    def _report_metrics(self, report: Mapping[str, Any], number: int) -> list[Metric]:
-        """Return the metrics of one report line; the line's number makes its timestamp, in milliseconds."""
-        values = {**report["metrics"], "train/episodes": report.get("episodes")}
-        floats = ((safe_name(name), as_number(value)) for name, value in values.items())
-        time_ms = self._run.created_ms + number
-        return [Metric(name, value, time_ms, report["step"]) for name, value in floats if value is not None]
-
-    def _write(
-        self,
-        run_id: str,
-        *,
-        metrics: Sequence[Metric] = (),
-        params: Sequence[Param] = (),
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Write in as few calls as MLflow's limits allow; the tags go with the last."""
-        calls = max(1, -(-len(metrics) // BATCH_METRICS), -(-len(params) // BATCH_PARAMS))
-        for call in range(calls):
-            last = [RunTag(name, value) for name, value in (tags or {}).items()] if call == calls - 1 else []
-            some_metrics = metrics[call * BATCH_METRICS : (call + 1) * BATCH_METRICS]
-            some_params = params[call * BATCH_PARAMS : (call + 1) * BATCH_PARAMS]
-            self._client.log_batch(run_id, some_metrics, some_params, last)
-
     def _upload(self, run: RunView, files: Iterable[Path]) -> None:
         """Upload files under their relative names; a password in a settings file stays behind."""
         with tempfile.TemporaryDirectory() as scratch:
@@ -296,6 +283,13 @@ class MlflowTracker:
                     source.write_text(redacted(file.read_text()))
                 folder = relative.parent.as_posix()
                 self._client.log_artifact(str(self.run_id), str(source), None if folder == "." else folder)
+
+
+def _best(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the configuration that a search selected, as tags."""
+    found = result.get("search")
+    configuration = found.get("configuration") if isinstance(found, Mapping) else None
+    return {safe_name(f"best.{path}"): param_text(value) for path, value in (configuration or {}).items()}
 
 
 def _quoted(text: str) -> str:

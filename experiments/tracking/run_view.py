@@ -47,6 +47,11 @@ class TrialView:
         """What its seed is for: ``tune`` or ``confirm``."""
         return self.folder.name.rpartition("-")[0]
 
+    @property
+    def index(self) -> int:
+        """Which seed of that role."""
+        return int(self.folder.name.rpartition("-")[2])
+
     def spec(self) -> dict[str, Any]:
         """Return what the run was told."""
         return read_object(self.folder / "spec.json")

@@ -61,6 +61,35 @@ class Run:
         (folder / "spec.json").write_text(json.dumps({**default, **spec}))
         return folder
 
+    def search(self, *, mode: str = "max") -> None:
+        """Give the experiment a search; before anything of it is written."""
+        config = yaml.safe_load((self.folder / "config.yaml").read_text())
+        parameters = {"agent.learning_rate": {"kind": "continuous", "low": 0.01, "high": 1.0}}
+        config["search"] = {"space": {"parameters": parameters}, "metric": "eval/return_mean", "mode": mode}
+        config["budget"] = {"steps": 300}
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def event(self, kind: str, **fields: Any) -> None:
+        path = self.folder / "study" / "events.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps({"event": kind, **fields}) + "\n")
+
+    def piece(self, trial: int, seed: int, *, until: int, values: dict[int, float], error: str | None = None) -> None:
+        """Train a run that was started in the log: its reports, its result if it did not fail, its events."""
+        name = f"{trial:04d}/tune-{seed:03d}"
+        if not (self.folder / "trials" / name).exists():
+            self.trial(name)
+        for step, value in values.items():
+            metrics = {"eval/return_mean": value, "train/loss": 9.0}
+            with (self.folder / "trials" / name / "reports.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, "episodes": 1, "metrics": metrics}) + "\n")
+            self.event("report", trial=trial, seed=seed, resource=step, value=value)
+        if error is None:
+            document = {"schema_version": 1, "status": "finished", "steps": until, "value": value}
+            (self.folder / "trials" / name / "result.json").write_text(json.dumps(document))
+        self.event("end", trial=trial, seed=seed, error=error)
+
     def report(self, name: str, lines: int, *, metrics: dict[str, float] | None = None) -> None:
         path = self.folder / "trials" / name / "reports.jsonl"
         first = len(path.read_text().splitlines()) if path.exists() else 0
