@@ -90,9 +90,9 @@ def main() -> None:
     for searcher, name, make in peers():
         own: list[float] = []
         theirs: list[float] = []
-        for _ in range(arguments.rounds):
+        for number in range(arguments.rounds):
             own.append(ours(searcher, arguments.trials))
-            if make is not None:
+            if make is not None and (number == 0 or searcher["kind"] != "bayesian"):  # a minute a round
                 theirs.append(optunas(make(), arguments.trials))
         label = " ".join(str(item) for key, item in searcher.items() if key == "kind" or item is True)
         row = f"{label + ' / ' + name:28}{min(own):>15.3f} ({statistics.median(own):.3f})"

@@ -303,7 +303,7 @@ def _structure_findings(
 
 def _condition_finding(parameters: Mapping[str, Any], path: str, *, parent: str, values: JsonValue) -> str | None:
     if parent not in parameters:
-        return f"'{parent}' is not in the search space{did_you_mean(parent, parameters)}"
+        return f"'{parent}' is not in the search space{did_you_mean(parent, parameters.keys() - {path})}"
     if _depends_on(parameters, parent, on=path):
         return f"'{parent}' depends on '{path}' itself; break the circle"
     if parameters[parent].size is None:

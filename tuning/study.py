@@ -75,7 +75,7 @@ class Study:
                 self._fill()
             elif self.history.running:
                 self._stop_all(over)
-            if not self.history.running and not self._pending:
+            if not self._pending and not self.history.running:
                 break
             for event in self._log.extend(self._backend.wait()):
                 self._pending -= event["event"] == "end"

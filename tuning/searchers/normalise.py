@@ -31,6 +31,9 @@ Transform: TypeAlias = Literal["power", "rank", "none"]
 SHRINKAGE = 4.0
 """Degrees of freedom with which the pooled variance enters a configuration's own (ν)."""
 
+FENCE = 10.0
+"""Interquartile ranges below the lower quartile at which values are cut off."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Normalised:
@@ -57,8 +60,10 @@ def normalise(observed: Sequence[Observation], transform: Transform) -> Normalis
     means = np.bincount(owner, values) / counts
     groups = np.array([observation.group for observation in observed])
     for group in np.unique(groups):
-        rows = groups[owner] == group
-        values[rows] = _FITS[transform](means[groups == group])(values[rows])
+        rows, own = groups[owner] == group, means[groups == group]
+        floor = _floor(own)
+        apply = _FITS[transform](np.maximum(own, floor))
+        values[rows] = apply(np.maximum(values[rows], floor))
     means = np.bincount(owner, values) / counts
     squares = np.bincount(owner, (values - means[owner]) ** 2)
     freedom = int((counts - 1).sum())
@@ -68,6 +73,12 @@ def normalise(observed: Sequence[Observation], transform: Transform) -> Normalis
         relative = (SHRINKAGE * pooled + squares) / ((SHRINKAGE + counts - 1) * pooled)
     weights = np.array([observation.weight for observation in observed])
     return Normalised(means, relative / counts / weights, pooled, freedom)
+
+
+def _floor(means: np.ndarray) -> float:
+    """Return the value below which it no longer matters how bad: a diverged run must not squeeze all others."""
+    lower, upper = np.quantile(means, [0.25, 0.75])
+    return float(lower - FENCE * (upper - lower)) if upper > lower else -math.inf
 
 
 def _standard(means: np.ndarray) -> tuple[float, float]:
@@ -85,7 +96,7 @@ def _fit_power(means: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     scaled = (means - centre) / spread
     power = 1.0
     if len(np.unique(scaled)) > 2:
-        power = float(optimize.minimize_scalar(_power_misfit, bounds=(-1.0, 3.0), args=(scaled,), method="bounded").x)
+        power = float(optimize.minimize_scalar(_power_misfit, bounds=(-3.0, 5.0), args=(scaled,), method="bounded").x)
     inner_centre, inner_spread = _standard(yeo_johnson(scaled, power))
     return lambda values: (yeo_johnson((values - centre) / spread, power) - inner_centre) / inner_spread
 

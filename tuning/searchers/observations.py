@@ -3,7 +3,7 @@
 - Level: values are compared at one resource, the highest one reached by enough trials to fit a model (BOHB's rule).
 - A trial that was stopped below the level takes the median final value of the trials that were no better at the
   resource it reached, or the worst final value where there is none: being stopped is evidence, not a gap.
-- A failed trial, or one with a value that is not finite, counts as the worst observed.
+- A failed trial, or one whose value is no number or beyond `HUGE`, counts as the worst observed.
 - Trials without any value are *pending*; searchers keep away from where they run.
 
 Source: Falkner, Klein and Hutter (2018), "BOHB", section 3.2: the largest budget with at least d + 2 observations.
@@ -19,6 +19,9 @@ import numpy as np
 
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History, Run, Trial
+
+HUGE = 1e100
+"""A value of this size comes from an overflow, and its square would be one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def gather(history: History, *, n_parameters: int, prior: Sequence[Observation] 
     level = _level(reached.values(), n_parameters + 2)
     finals = {trial.id: _values_from(trial, level) for trial in usable if reached[trial.id] >= level > 0}
     broken = {trial.id for trial in history.trials.values() if trial.failed}
-    broken |= {trial for trial, values in finals.items() if not all(map(math.isfinite, values))}
+    broken |= {trial for trial, values in finals.items() if any(not abs(value) < HUGE for value in values)}
     finals = {trial: values for trial, values in finals.items() if trial not in broken}
     finals |= _stand_ins(usable, finals, reached={trial: at for trial, at in reached.items() if 0 < at < level})
     if finals:
