@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +14,8 @@ from gymnasium.envs.toy_text.blackjack import BlackjackEnv
 from numpy.typing import NDArray
 
 from policylab.envs.blackjack import BlackjackModel
+from policylab.envs.make import make_env
+from policylab.envs.settings import EnvSettings
 from policylab.envs.table import Outcome, TabularMDP
 from policylab.errors import EnvironmentRuleError
 
@@ -93,6 +97,24 @@ def table_of(env: gym.Env[Any, Any], *, max_entries: int = MAX_ENTRIES, mean_rew
 def has_table(env: gym.Env[Any, Any], *, mean_rewards: bool = False) -> bool:
     """Return whether `table_of` accepts the environment; cheap, nothing is built."""
     return table_refusal(env, mean_rewards=mean_rewards) is None
+
+
+def table_for(settings: EnvSettings, *, mean_rewards: bool = False) -> TabularMDP | None:
+    """Return the exact model of the environment that ``settings`` name, or None; made once per process.
+
+    >>> table_for(EnvSettings(id="CartPole-v1")) is None
+    True
+    """
+    return _table_for(json.dumps(settings.model_dump(mode="json"), sort_keys=True), mean_rewards)
+
+
+@functools.lru_cache(maxsize=8)
+def _table_for(settings_json: str, mean_rewards: bool, /) -> TabularMDP | None:
+    env = make_env(EnvSettings.model_validate_json(settings_json))
+    try:
+        return table_of(env, mean_rewards=mean_rewards) if has_table(env, mean_rewards=mean_rewards) else None
+    finally:
+        env.close()
 
 
 def table_refusal(env: gym.Env[Any, Any], *, max_entries: int = MAX_ENTRIES, mean_rewards: bool = False) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from policylab.agents.agent import Agent
 from policylab.agents.policy import Policy, TabularPolicy
-from policylab.envs.enumeration import has_table, table_of
+from policylab.envs.enumeration import table_for
 from policylab.envs.make import make_env
 from policylab.envs.planners import evaluate_policy, finite_horizon, start_value
 from policylab.envs.settings import EnvSettings
@@ -41,18 +40,9 @@ class Evaluator(Protocol):
         ...
 
 
-@functools.lru_cache(maxsize=8)
-def _table(settings_json: str) -> TabularMDP | None:
-    env = make_env(EnvSettings.model_validate_json(settings_json))
-    try:
-        return table_of(env, mean_rewards=True) if has_table(env, mean_rewards=True) else None
-    finally:
-        env.close()
-
-
 def exact_table(settings: EnvSettings) -> TabularMDP | None:
-    """Return the environment's table, or None where it has none; cached per process."""
-    return _table(json.dumps(settings.model_dump(mode="json"), sort_keys=True))
+    """Return the table that values a policy exactly, or None where there is none; mean rewards are enough for that."""
+    return table_for(settings, mean_rewards=True)
 
 
 def greedy_actions(policy: Policy, mdp: TabularMDP) -> NDArray[np.int64] | None:

@@ -21,7 +21,7 @@ from policylab.agents.tabular.core import Algorithm, Core, Size, make_core
 from policylab.agents.tabular.plain import PlainExecution
 from policylab.agents.tabular.progress import EPISODES, STEPS, Progress, begin, take_metrics
 from policylab.envs.cursor import EpisodeCursor
-from policylab.envs.enumeration import name_of, table_of, table_refusal, time_limit
+from policylab.envs.enumeration import model_of, name_of, table_for, table_refusal, time_limit
 from policylab.envs.make import make_env
 from policylab.envs.settings import EnvSettings
 from policylab.errors import CheckpointError, EnvironmentRuleError, RunError, UserError
@@ -79,7 +79,7 @@ class TabularAgent:
         self._algorithm: Algorithm = self.algorithm(settings, core, size=self.size)
         self._progress = begin(self.size.n_features)
         self.execution_report = self._report_execution(env)
-        self._execution = self._make_execution(env, generator(seed, "environment"))
+        self._execution = self._make_execution(env, generator(seed, "environment"), settings=env_settings)
         self._identity = {
             "agent": settings.model_dump(mode="json", exclude={"execution"}),
             "environment": env_settings.model_dump(mode="json"),
@@ -204,17 +204,22 @@ class TabularAgent:
             return f"{self.settings.kind} has no compiled form"
         if self.settings.features.kind not in ("auto", "index"):
             return f"features `{self.settings.features.kind}` are computed from observations, not read from a table"
-        refusal = table_refusal(env)
-        return f"there is no exact table: {refusal}" if refusal else None
+        if (refusal := table_refusal(env)) is not None:
+            return f"there is no exact table: {refusal}"
+        if hasattr(model_of(env), "observed"):
+            return "what it observes hides part of the table's state, which a compiled learner would see"
+        return None
 
-    def _make_execution(self, env: gym.Env[Any, Any], rng: np.random.Generator) -> Execution:
+    def _make_execution(self, env: gym.Env[Any, Any], rng: np.random.Generator, *, settings: EnvSettings) -> Execution:
         if self.execution_report["kind"] == "plain":
             first_action = int(env.action_space.start)  # type: ignore[attr-defined]
             cursor = EpisodeCursor(env, rng)
             return PlainExecution(self._algorithm, cursor, encoder=self.encoder, first_action=first_action)
         from policylab.agents.tabular.compiled import CompiledExecution  # Numba is slow to import
 
-        return CompiledExecution(self._algorithm, table_of(env), rng=rng)
+        mdp = table_for(settings)
+        assert mdp is not None, "what stands in the way of it was looked for"
+        return CompiledExecution(self._algorithm, mdp, rng=rng)
 
 
 def _size(env: gym.Env[Any, Any], encoder: Encoder) -> Size:
