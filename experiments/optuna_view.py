@@ -50,7 +50,7 @@ def project(folder: Path, *, storage: str | None = None) -> optuna.Study:
     Raises:
         RunDirectoryError: no run directory with a study, a damaged one, or its view is being written.
     """
-    with locked(folder / LOCK, wait_s=2.0):
+    with locked(folder / LOCK, wait_s=30.0):  # a live view ends soon after the study's process
         return OptunaView(folder, storage=storage).push()
 
 

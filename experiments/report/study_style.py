@@ -123,8 +123,8 @@ def level_marks(levels: Sequence[int]) -> list[Line2D]:
 def steps(count: float) -> str:
     """Return a number of environment steps as on the axes.
 
-    >>> steps(5555), steps(50_000), steps(800)
-    ('5.56k', '50k', '800')
+    >>> steps(5540), steps(50_000), steps(800)
+    ('5.54k', '50k', '800')
     """
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:

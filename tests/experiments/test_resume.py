@@ -111,9 +111,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(config, uninterrupted, tmp
 @pytest.fixture
 def one_run(tmp_path):
     """The folder of a single run, trained to its end, with its result removed so that it would continue."""
-    run = create_run(
-        config.model_copy(update={"budget": config.budget.model_copy(update={"steps": 2000})}), parent=tmp_path
-    )
+    run = create_run(ExperimentConfig.model_validate({**PLAIN, "budget": {"steps": 2000}}), parent=tmp_path)
     folder = run.folder(run.config.specs()[0])
     execute(folder)
     os.remove(folder / "result.json")
