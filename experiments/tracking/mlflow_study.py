@@ -24,7 +24,7 @@ from typing import Any
 
 from policylab.experiments.tracking.flat import flatten, numbers, param_text, safe_name
 from policylab.experiments.tracking.mlflow_runs import create_run, report_metrics, search_runs, write
-from policylab.experiments.tracking.run_view import FAILED, FINISHED, KILLED, RunView, TrialView, document_hash
+from policylab.experiments.tracking.run_view import FAILED, FINISHED, KILLED, RUNNING, RunView, TrialView, document_hash
 from policylab.experiments.tracking.settings import redacted
 from policylab.experiments.tracking.study_rows import ConfigurationView, Row
 from policylab.experiments.tracking.tracker import Progress
@@ -98,8 +98,16 @@ class StudyRuns:
         }
         write(self._client, self._ids[view.path], metrics=metrics, params=params, tags=tags)
         if self._statuses[view.path] != status:
-            self._client.update_run(self._ids[view.path], status=status)
-            self._statuses[view.path] = status
+            self._close(view.path, status)
+
+    def _close(self, path: str, status: str) -> None:
+        """Give a configuration's run its status, and its end when nothing of it runs."""
+        if status == RUNNING:
+            self._client.update_run(self._ids[path], status=status)
+        else:
+            ends = [_ended_ms(folder) for folder in (self._run.folder / path).glob("*-*")]
+            self._client.set_terminated(self._ids[path], status, max(ends, default=self._run.created_ms))
+        self._statuses[path] = status
 
     def seed(
         self, trial: TrialView, reports: Sequence[Mapping[str, Any]], *, first: int, result: Mapping[str, Any] | None
