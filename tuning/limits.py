@@ -25,9 +25,7 @@ class Limits(Settings):
     trials: int | None = Field(default=None, ge=1, description="configurations started")
     steps: int | None = Field(default=None, ge=1, description="environment steps in all (the objective's resource)")
     wall_clock_s: float | None = Field(default=None, gt=0, description="seconds of all sessions together")
-    cost: float | None = Field(
-        default=None, gt=0, description="price of all steps, in the currency of cost_per_step"
-    )
+    cost: float | None = Field(default=None, gt=0, description="price of all steps, in the currency of cost_per_step")
     cost_per_step: float = Field(default=0.0, ge=0, description="price of one step")
     target: float | None = Field(default=None, description="value (in the metric's own direction) that is good enough")
     not_improving: NotImproving | None = None
