@@ -196,10 +196,10 @@ def test_everything_failed_or_equal_is_no_obstacle(variant: str) -> None:
 def test_parallel_proposals_differ(variant: str) -> None:
     """Trials under way are believed, so eight places are not filled with one configuration."""
     space = space_of("parameters: {x: {kind: continuous, low: 0, high: 1}, y: {kind: continuous, low: 0, high: 1}}")
-    found = search(make(variant, space), 30, parallel=8, objective=lambda c: -((c["x"] - 0.3) ** 2) - c["y"] ** 2)
+    found = search(make(variant, space), 18, parallel=8, objective=lambda c: -((c["x"] - 0.3) ** 2) - c["y"] ** 2)
     points = space.points(found[-8:])
     distances = np.abs(points[:, None] - points[None]).max(axis=2) + np.eye(8)
-    assert distances.min() > 1e-4
+    assert distances.min() > 1e-3
 
 
 def branin(configuration: Any) -> float:

@@ -77,7 +77,7 @@ class BayesianSearcher:
             return self._improve(evidence, history, rng=rng)
 
     def _improve(self, evidence: Evidence, history: History, *, rng: np.random.Generator) -> Configuration | None:
-        process, points = self._model(evidence)
+        process, points = self._model(evidence, rng)
         means = process.predict(points)[0]
         if evidence.pending:
             process = process.believing(self._space.points(evidence.pending))
@@ -94,14 +94,19 @@ class BayesianSearcher:
         found = best_point(score, self._space, near=near, rng=rng)
         return uniform(self._space, history, rng=rng) if found is None else self._space.from_unit(found)
 
-    def _model(self, evidence: Evidence) -> tuple[GaussianProcess, np.ndarray]:
+    def _model(self, evidence: Evidence, rng: np.random.Generator) -> tuple[GaussianProcess, np.ndarray]:
         """Return the process and the points (n, d) it was fitted to."""
         observed = _relevant(evidence.observed)
         points = self._space.points([observation.configuration for observation in observed])
         values = normalise(observed, self._settings.transform)
         noise_prior = NoisePrior.from_seeds(values.seed_variance, degrees_of_freedom=values.degrees_of_freedom)
         process = GaussianProcess.fit(
-            x=points, y=values.mean, noise=values.noise, unordered=self._unordered, noise_prior=noise_prior
+            x=points,
+            y=values.mean,
+            noise=values.noise,
+            unordered=self._unordered,
+            noise_prior=noise_prior,
+            rng=rng,
         )
         return process, points
 

@@ -14,7 +14,8 @@ one takes the number of seeds behind each mean.
 θ maximises the posterior density: the marginal likelihood with independent normal priors on its entries.
 
 Source: Rasmussen and Williams (2006), equations 2.23, 2.24, 4.17 and 5.9; Hvarfner, Hellsten and Nardi (2024) for the
-prior of the length scales, which widens with √d.
+prior of the length scales, which widens with √d; Snoek, Larochelle and Adams (2012) for hyperparameters that are
+drawn instead of fixed.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ LENGTH_MEAN = math.log(0.25)
 LENGTH_SPREAD = 0.7
 """Prior standard deviation of log ℓ."""
 
+
+N_STEPS, STEP = 10, 0.7
+"""Steps of a draw of θ, and their length."""
 
 NOISE_MEAN, NOISE_SPREAD = math.log(0.03), 1.5
 """Prior of log σ_n² while no configuration has two seeds."""
@@ -81,23 +85,34 @@ class GaussianProcess:
 
     @classmethod
     def fit(
-        cls, *, x: np.ndarray, y: np.ndarray, noise: np.ndarray, unordered: np.ndarray, noise_prior: NoisePrior
+        cls,
+        *,
+        x: np.ndarray,
+        y: np.ndarray,
+        noise: np.ndarray,
+        unordered: np.ndarray,
+        noise_prior: NoisePrior,
+        rng: np.random.Generator | None = None,
     ) -> Self:
-        """Return the process with the most probable hyperparameters."""
+        """Return the process with the most probable hyperparameters, or with ``rng`` with a draw of them around these.
+
+        Few noisy values fit a flat, noisy function as well as a rough one. The most probable of both is the same again
+        and again; draws let every explanation that holds propose something.
+        """
         d = x.shape[1]
-        squares = _squares(x, x, unordered=unordered)
         centre = np.array([*[LENGTH_MEAN + 0.5 * math.log(d)] * d, 0.0, noise_prior.mean])
         spread = np.array([*[LENGTH_SPREAD] * d, 1.0, noise_prior.spread])
-        bounds = [*[(math.log(0.02), math.log(50.0))] * d, (-4.0, 4.0), (math.log(1e-6), math.log(20.0))]
+        posterior = _LogPosterior(_squares(x, x, unordered=unordered), y, noise, centre, spread)
         found = optimize.minimize(
-            _LogPosterior(squares, y, noise, centre, spread).negative,
+            posterior.negative,
             centre,
             jac=True,
             method="L-BFGS-B",
-            bounds=bounds,
+            bounds=[*[(math.log(0.02), math.log(50.0))] * d, (-4.0, 4.0), (math.log(1e-6), math.log(20.0))],
             options={"maxiter": 40, "ftol": 1e-6},
         )
-        return cls(x=x, y=y, noise=noise, theta=found.x, unordered=unordered)
+        theta = found.x if rng is None else posterior.draw(found.x, rng)
+        return cls(x=x, y=y, noise=noise, theta=theta, unordered=unordered)
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of the function, without noise, at points (m, d)."""
@@ -169,3 +184,12 @@ class _LogPosterior:
         deviation = (theta - self.centre) / self.spread
         value = 0.5 * self.y @ alpha + np.log(factor.diagonal()).sum() + 0.5 * deviation @ deviation
         return float(value), gradient + deviation / self.spread
+
+    def draw(self, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return θ after a few steps of random-walk Metropolis from ``theta``."""
+        current = self.negative(theta)[0]
+        for move in rng.normal(scale=STEP / math.sqrt(len(theta)), size=(N_STEPS, len(theta))):
+            proposed = self.negative(theta + move)[0]
+            if rng.random() < math.exp(min(0.0, current - proposed)):
+                theta, current = theta + move, proposed
+        return theta
