@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from policylab.experiments.report.data import Estimate, ReportData
 from policylab.experiments.report.parts import block, card, estimate_card, figure
 from policylab.experiments.report.study_data import StudyData, Tried
-from policylab.experiments.report.study_style import MAX_DRAWN
+from policylab.experiments.report.study_style import MAX_DRAWN, steps
 from policylab.experiments.report.text import (
     NOTHING,
     counted,
@@ -66,14 +66,12 @@ def _chances(beats: Estimate) -> str:
 
 def _budget_card(study: StudyData) -> str:
     saved = study.saved_by_resuming + study.saved_by_stopping
-    if not saved:
-        return card("Search budget", number(study.spent), note="steps spent, every configuration in full")
-    share = saved / (study.spent + saved)
-    note = (
-        f"steps spent; {100 * share:.0f} % saved: {number(study.saved_by_stopping)} by stopping, "
-        f"{number(study.saved_by_resuming)} by resuming"
-    )
-    return card("Search budget", number(study.spent), note=note)
+    note = f"{number(study.spent)} environment steps, every configuration in full"
+    if saved:
+        share = 100 * saved / (study.spent + saved)
+        parts = f"{steps(study.saved_by_stopping)} by stopping, {steps(study.saved_by_resuming)} by resuming"
+        note = f"{number(study.spent)} environment steps; {share:.0f} % saved: {parts}"
+    return card("Search budget", steps(study.spent), note=note)
 
 
 def _course(study: StudyData) -> str:
@@ -166,7 +164,7 @@ def leaders(data: ReportData, figures: Mapping[str, str]) -> str:
         return ""
     by_id = {trial.id: trial for trial in study.trials}
     ranked = [by_id[i] for i in study.ranking]
-    head = ("trial", "mean", "interval", "steps", "value of each seed", *_columns(study))
+    head = ("trial", "mean", "interval", "steps", "seeds", *_columns(study))
     top = table(head, (_leader_row(study, trial) for trial in ranked[:N_LEADERS]))
     rest = ""
     if len(ranked) > N_LEADERS:
@@ -177,7 +175,21 @@ def leaders(data: ReportData, figures: Mapping[str, str]) -> str:
         "The selected configuration, then by training reached, number of seeds and mean. "
         "Seeds are paired: one number is the same randomness for every configuration."
     )
-    return block("Leaders", f"<div class='wide'>{top}</div>", f"<p class='note'>{escaped(note)}</p>", rest)
+    explained = f"<p class='note'>{escaped(note)}</p>"
+    return block("Leaders", f"<div class='wide'>{top}{_seeds_table(study, ranked[:N_LEADERS])}</div>", explained, rest)
+
+
+def _seeds_table(study: StudyData, trials: Sequence[Tried]) -> str:
+    """Return the value of every trial on every seed; ``""`` when no trial has more than one."""
+    seeds = sorted({seed for trial in trials for seed in trial.values})
+    if all(len(trial.values) < 2 for trial in trials):
+        return ""
+    rows = ([_name(study, trial), *(_rounded(trial.values.get(seed)) for seed in seeds)] for trial in trials)
+    return table(("value on seed", *map(str, seeds)), rows)
+
+
+def _rounded(value: float | None) -> str:
+    return number(None if value is None or not math.isfinite(value) else float(f"{value:.3g}"))
 
 
 def _columns(study: StudyData) -> list[str]:
@@ -199,9 +211,9 @@ def _name(study: StudyData, trial: Tried) -> str:
 
 def _leader_row(study: StudyData, trial: Tried) -> list[str]:
     value, brackets = interval(trial.estimate)
-    seeds = "  ".join(f"{seed}: {number(value)}" for seed, value in trial.values.items())
     bounds = NOTHING if math.isnan(trial.estimate.low) else brackets
-    return [_name(study, trial), value, bounds, number(trial.resource), seeds or NOTHING, *_cells(study, trial)]
+    n_seeds = number(trial.estimate.n_seeds)
+    return [_name(study, trial), value, bounds, number(trial.resource), n_seeds, *_cells(study, trial)]
 
 
 ENDINGS = {
