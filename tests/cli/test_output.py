@@ -130,7 +130,7 @@ def test_looking_often_costs_nothing() -> None:
 def test_long_configurations_do_not_break_the_table() -> None:
     picture = Picture(config(), planned_steps=5000, n_leaders=10, clock=Clock())
     one = history()
-    one.trials[0].configuration = {f"agent.parameter_{i}": 0.123456 for i in range(20)}
+    one.trials[0].configuration = {"agent.learning_rate": "x" * 300}
     picture.look(one)
     for width in (40, 80, 200):
         assert len(shown(picture, width).splitlines()) == 6 + 4  # title, head, 4 leaders, bar, 3 lines

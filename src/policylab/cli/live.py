@@ -28,6 +28,9 @@ LOOK_S = 0.4
 """Pause between two looks at a study; looking costs the time of an interval per leader."""
 
 MAX_LEADERS = 10
+SPEED_SHARE = 0.01
+"""Share of the planned steps before the time left is told: the first runs wait for the workers to start."""
+
 BAR_WIDTH = 40
 OTHER_LINES = 9
 """Lines of the display that are no leaders."""
@@ -130,7 +133,7 @@ class Picture:
             self._first_spent = history.spent
         ranked = standings(history)[: self._n_leaders]
         self._snapshot = Snapshot(
-            leaders=[(one, history.trials[one.trial].configuration) for one in ranked if one.values],
+            leaders=[(one, self._ordered(history.trials[one.trial].configuration)) for one in ranked if one.values],
             tried=len(history.trials),
             running=history.running,
             failed=sum(trial.failed for trial in history.trials.values()),
@@ -138,6 +141,10 @@ class Picture:
             saved_by_stopping=saved_by_stopping(history),
             saved_by_resuming=history.saved,
         )
+
+    def _ordered(self, configuration: Configuration) -> Configuration:
+        """Return a configuration in the order of the space; a log read back has its own."""
+        return {path: configuration[path] for path in self._search.space.paths if path in configuration}
 
     def render(self) -> RenderableType:
         """Return what to draw now."""
@@ -200,7 +207,7 @@ class Picture:
     def _left(self, shown: Snapshot, *, elapsed_s: float) -> str:
         """Return how long the search will go on, from the steps planned and the speed of this session."""
         done = shown.spent - (self._first_spent or 0)
-        if not self._planned or done <= 0 or elapsed_s < 1.0:
+        if not self._planned or done < SPEED_SHARE * self._planned:
             return ""
         return f", about {_clock(max(0.0, (self._planned - shown.spent) * elapsed_s / done))} left"
 
