@@ -12,6 +12,7 @@ from policylab.errors import ConfigError
 from policylab.tuning.limits import Limits
 from policylab.tuning.scheduler import SCHEDULERS, Horizon
 from policylab.tuning.searcher import SEARCHERS
+from policylab.tuning.searchers.grid import check_grid_trials
 from policylab.tuning.space import Space
 from policylab.tuning.warm_start import WarmStartSettings
 
@@ -53,6 +54,11 @@ class SearchSettings(Settings):
     def _has_an_end(self) -> SearchSettings:
         if self.limits.trials is None and self.limits.steps is None and self.searcher.kind != "grid":
             raise ValueError("limits must set trials or steps, or the search would never end")
+        if self.searcher.kind == "grid":
+            try:
+                check_grid_trials(self.space, self.limits.trials)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
         return self
 
     @property
@@ -121,7 +127,7 @@ def with_default(config: ExperimentConfig) -> Space:
     if space.default is not None:
         return space
     own = own_configuration(config, space)
-    return space if own is None else space.model_copy(update={"default": own})
+    return space if own is None else space.with_default(own)
 
 
 def check_search(config: ExperimentConfig, document: Document) -> None:
@@ -154,5 +160,6 @@ def _conditions(space: Space, path: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for parent, values in space.parameters[path].when.items():
         found |= _conditions(space, parent)
-        found[parent] = values[0] if isinstance(values, list) else values
+        is_value = space.parameters[parent].fault(values) is None  # a list may itself be a categorical value
+        found[parent] = values[0] if isinstance(values, list) and not is_value else values
     return found

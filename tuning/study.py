@@ -12,7 +12,7 @@ from typing import Any
 from policylab.seeding import generator
 from policylab.tuning.backend import Backend, Job
 from policylab.tuning.decisions import Configuration, Decision, Start, Stop
-from policylab.tuning.history import History, RunState
+from policylab.tuning.history import DECISIONS, History, RunState
 from policylab.tuning.limits import Limits
 from policylab.tuning.log import EventLog, decision_event
 from policylab.tuning.scheduler import Scheduler
@@ -63,8 +63,8 @@ class Study:
             elapsed_s: seconds used by earlier sessions, for the wall-clock limit.
             observe: called after every change.
         """
-        for _ in self._log.replay(self.history):
-            pass
+        for event in self._log.replay(self.history):
+            self._n_decisions += event["event"] in DECISIONS
         if self._log.completed is not None:
             return self._log.completed
         started = time.monotonic() - elapsed_s
@@ -93,6 +93,9 @@ class Study:
             return f"limits.trials: {started} configurations tried"
         return "nothing left to try"
 
+    _n_decisions = 0
+    """Decisions in the log."""
+
     _pending = 0
     """Jobs whose end has not come yet."""
 
@@ -106,7 +109,7 @@ class Study:
         """Ask for decisions until the backend is full or there is nothing to do."""
         while self._pending < self._backend.capacity:
             # The stream depends on how much has been decided, not on how often was asked: replays agree.
-            rng = generator(self._seed, "scheduler", len(self._log.events))
+            rng = generator(self._seed, "scheduler", self._n_decisions)
             decisions = self._scheduler.next(self.history, propose=self._propose, rng=rng)
             if not decisions:
                 return
@@ -126,6 +129,7 @@ class Study:
             if run.state is RunState.RUNNING
         ]
         self._log.append(decision_event(decision))
+        self._n_decisions += 1
         self.history.decide(decision)
         if not isinstance(decision, Stop):
             self._submit(decision.trial, decision.seed)
