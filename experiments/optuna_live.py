@@ -27,6 +27,9 @@ FLUSH_S = 2.0
 SHARE = 0.1
 """Most of one core's time that pushes may use."""
 
+LOCK_WAIT_S = 45.0
+"""A view of a killed study may take long to notice at the lowest priority on a busy machine."""
+
 TIMEOUT_S = 60.0
 INTERRUPTED_WAIT_S = 5.0
 
@@ -99,7 +102,7 @@ def main() -> None:
     answers = _private_stdout()
     folder = Path(sys.argv[1])
     try:
-        with locked(folder / LOCK, wait_s=10.0):
+        with locked(folder / LOCK, wait_s=LOCK_WAIT_S):
             error = _follow(folder)
     except PolicylabError as failure:
         error = str(failure)
