@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -29,7 +30,7 @@ from policylab.agents.bandit_settings import (
 )
 from policylab.agents.policy import BanditPolicy
 from policylab.envs.cursor import EpisodeCursor
-from policylab.envs.make import make_env
+from policylab.envs.learned_reward import training_env
 from policylab.envs.settings import EnvSettings
 from policylab.errors import CheckpointError, EnvironmentRuleError
 from policylab.files import canonical_json, content_hash, write_atomic
@@ -66,9 +67,11 @@ class BanditAgent:
     """
 
     online: ClassVar[bool] = True
+    exact_resume: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = False
 
     def __init__(self, settings: BanditSettings, env_settings: EnvSettings, *, seed: int) -> None:
-        env = make_env(env_settings)
+        env = training_env(env_settings)
         k = _n_arms(env, kind=settings.kind, env_id=env_settings.id)
         self._identity = {
             "agent": settings.model_dump(mode="json"),
@@ -88,8 +91,13 @@ class BanditAgent:
         """Return a fresh agent; no bandit learner has a schedule, so the budget plays no part."""
         return cls(settings, env_settings, seed=seed)
 
-    def learn(self, steps: int) -> Report:
-        """Pull ``steps`` more arms and learn from their rewards."""
+    @property
+    def steps(self) -> int:
+        """Arms pulled so far."""
+        return self._steps
+
+    def learn(self, steps: int, *, pause: Callable[[], None] | None = None) -> Report:
+        """Pull ``steps`` more arms and learn from their rewards; it never pauses."""
         reward_sum, optimal, n_known = 0.0, 0, 0
         returns: list[float] = []
         lengths: list[int] = []
@@ -151,8 +159,12 @@ class BanditAgent:
         write_atomic(folder / ARRAYS, content)
         write_atomic(folder / STATE, canonical_json({**facts, "digest": content_hash(facts)}))
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, folder: Path, *, retuned: bool = False) -> None:
         """Continue from what `save` wrote.
+
+        Args:
+            folder: the checkpoint.
+            retuned: changes nothing: a bandit has no settings that may change while it learns.
 
         Raises:
             CheckpointError: the checkpoint is damaged or belongs to another agent or environment.
@@ -177,6 +189,9 @@ class BanditAgent:
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder} is damaged ({error}); use an older checkpoint") from error
         self._learner.state = learned
+
+    def close(self) -> None:
+        """Nothing runs outside of this process."""
 
 
 def _n_arms(env: gym.Env[Any, Any], *, kind: str, env_id: str) -> int:

@@ -1,15 +1,16 @@
 """Policy bundles: a trained policy with all that serving, auditing and monitoring it need.
 
-A bundle is a folder, or a `model.tar.gz` of one, with two files:
+A bundle is a folder, or a `model.tar.gz` of one, with a few files:
 
 - ``manifest.json``: schema version, policy kind and config, observation and action space, environment,
-  lineage, metrics, type and shape of every array, size and sha256 of every file, golden vectors, and a
-  digest of all that, which names the bundle;
-- ``arrays.npz``: the policy's numbers.
+  lineage, metrics, type and shape of every array, size and sha256 of every file, golden vectors with their
+  tolerance, and a digest of all that, which names the bundle;
+- ``arrays.npz``: the numbers of a tabular policy or a bandit;
+- ``model.onnx``: the network of a deep one.
 
 Nothing is unpickled and nothing is extracted. Loading checks names, sizes, hashes, shapes and values, and
-then that the policy reproduces its golden vectors: actions exactly, probabilities to `PROBABILITY_TOLERANCE`,
-because a softmax may differ in the last bits between processors.
+then that the policy reproduces its golden vectors: choices exactly; continuous actions, probabilities and
+log-probabilities to the tolerance the manifest states, because processors round in different ways.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from pydantic import ValidationError
 
 from policylab.agents import bundle_arrays
 from policylab.agents.bundle_archive import pack, read_files
-from policylab.agents.bundle_manifest import SCHEMA_VERSION, GoldenVector, Lineage, Manifest
-from policylab.agents.policy import Policy, StoredPolicy, policy_from
+from policylab.agents.bundle_manifest import READABLE_VERSIONS, SCHEMA_VERSION, GoldenVector, Lineage, Manifest
+from policylab.agents.onnx_policy import MODEL
+from policylab.agents.policy import DiscretePolicy, Policy, StoredPolicy, policy_from
 from policylab.agents.space_json import space_from_json, space_to_json, value_from_json, value_to_json
 from policylab.errors import BundleError, MissingExtraError, UserError
 from policylab.files import content_hash, write_atomic
@@ -37,10 +39,12 @@ from policylab.files import content_hash, write_atomic
 __all__ = ["Bundle", "Lineage", "Manifest", "load_bundle", "pack", "write_bundle"]
 
 N_GOLDEN = 16
-PROBABILITY_TOLERANCE = 1e-9
+MAX_GOLDEN_NUMBERS = 100_000
+"""In all golden observations together; large images have fewer of them, but two."""
 MAX_MANIFEST_BYTES = 64 * 2**20
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.npz"
+KNOWN = {MANIFEST, ARRAYS, MODEL}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,11 +84,12 @@ def write_bundle(
         StorageError: a write failed.
     """
     folder = Path(folder)
-    foreign = {entry.name for entry in folder.iterdir()} - {MANIFEST, ARRAYS} if folder.is_dir() else set()
+    foreign = {entry.name for entry in folder.iterdir()} - KNOWN if folder.is_dir() else set()
     if foreign:
         raise BundleError(f"{folder} holds {sorted(foreign)[0]!r}, which is no part of a bundle; use another folder")
-    arrays = policy.arrays()
-    content = bundle_arrays.dump(arrays)
+    arrays, contents = policy.arrays(), policy.files()
+    if arrays:
+        contents = {**contents, ARRAYS: bundle_arrays.dump(arrays)}
     try:
         golden = [_golden_vector(policy, env, observation=item) for item in _golden_observations(env)]
         facts: dict[str, Any] = {
@@ -96,14 +101,21 @@ def write_bundle(
             "lineage": lineage.model_dump(mode="json"),
             "metrics": dict(metrics),
             "arrays": {name: entry.model_dump(mode="json") for name, entry in bundle_arrays.describe(arrays).items()},
-            "files": {ARRAYS: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
+            "files": {
+                name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                for name, content in contents.items()
+            },
+            "tolerance": policy.tolerance,
             "golden": golden,
         }
         manifest = _rendered({**facts, "digest": content_hash(facts)})
     except (TypeError, ValueError) as error:
         raise BundleError(f"{folder}: the manifest must be JSON without NaN or infinity, but {error}") from error
-    write_atomic(folder / ARRAYS, content)
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
     write_atomic(folder / MANIFEST, manifest)
+    for name in KNOWN - {MANIFEST, *contents}:
+        (folder / name).unlink(missing_ok=True)  # of an older bundle of another kind
     return load_bundle(folder)
 
 
@@ -118,8 +130,9 @@ def load_bundle(path: Path) -> Bundle:
         files = read_files(Path(path))
         manifest = _read_manifest(files)
         _check_files(files, manifest)
-        arrays = bundle_arrays.load(files[ARRAYS], manifest.arrays)
-        policy = policy_from(manifest.policy.kind, manifest.policy.config, arrays=arrays)
+        arrays = bundle_arrays.load(files[ARRAYS], manifest.arrays) if ARRAYS in files else {}
+        others = {name: content for name, content in files.items() if name not in (MANIFEST, ARRAYS)}
+        policy = policy_from(manifest.policy.kind, manifest.policy.config, arrays=arrays, files=others)
         observation_space = space_from_json(manifest.observation_space)
         action_space = space_from_json(manifest.action_space)
         bundle = Bundle(policy, manifest, observation_space, action_space)
@@ -152,12 +165,13 @@ def _environment(env: gym.Env[Any, Any]) -> dict[str, Any]:
 def _golden_observations(env: gym.Env[Any, Any]) -> list[Any]:
     """Return up to `N_GOLDEN` different observations, as JSON, from a random walk of fixed seed."""
     found: dict[str, Any] = {}
+    wanted = min(N_GOLDEN, max(2, MAX_GOLDEN_NUMBERS // max(1, spaces.flatdim(env.observation_space))))
     env.action_space.seed(0)
     observation, _ = env.reset(seed=0)
     for _ in range(20 * N_GOLDEN):
         value = value_to_json(env.observation_space, observation)
         found.setdefault(repr(value), value)
-        if len(found) == N_GOLDEN:
+        if len(found) == wanted:
             break
         observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
         if terminated or truncated:
@@ -167,11 +181,20 @@ def _golden_observations(env: gym.Env[Any, Any]) -> list[Any]:
 
 def _golden_vector(policy: Policy, env: gym.Env[Any, Any], *, observation: Any) -> dict[str, Any]:
     raw = value_from_json(env.observation_space, observation)
+    action = policy.act(raw)
     return {
         "observation": observation,
-        "action": value_to_json(env.action_space, policy.act(raw)),
-        "probabilities": policy.probabilities(raw).tolist(),
+        "action": value_to_json(env.action_space, action),
+        **_likelihood(policy, raw, action=action, listed=isinstance(env.action_space, spaces.Discrete)),
     }
+
+
+def _likelihood(policy: Any, observation: Any, *, action: Any, listed: bool) -> dict[str, Any]:
+    """Return the probabilities of all actions where they can be listed, else the log-probability of one."""
+    if listed:
+        choosing: DiscretePolicy = policy
+        return {"probabilities": choosing.probabilities(observation).tolist()}
+    return {"log_probability": policy.log_probability(observation, action)}
 
 
 def _rendered(facts: Mapping[str, Any]) -> str:
@@ -190,9 +213,9 @@ def _read_manifest(files: Mapping[str, bytes]) -> Manifest:
         raise BundleError(f"{MANIFEST} is not strict JSON: {str(error)[:80]}; copy the bundle again") from error
     if not isinstance(facts, dict) or "schema_version" not in facts:
         raise BundleError(f"{MANIFEST} has no schema_version; it is not the manifest of a policy bundle")
-    if facts["schema_version"] != SCHEMA_VERSION:
+    if facts["schema_version"] not in READABLE_VERSIONS:
         raise BundleError(
-            f"{MANIFEST} has schema version {str(facts['schema_version'])[:20]}, this policylab reads version "
+            f"{MANIFEST} has schema version {str(facts['schema_version'])[:20]}, this policylab reads up to version "
             f"{SCHEMA_VERSION}; install the policylab that wrote it"
         )
     try:
@@ -211,7 +234,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _check_files(files: Mapping[str, bytes], manifest: Manifest) -> None:
-    if ARRAYS not in manifest.files:
+    if manifest.arrays and ARRAYS not in manifest.files:
         raise BundleError(f"{MANIFEST} does not list {ARRAYS}")
     for name in sorted(set(files) ^ {*manifest.files, MANIFEST}):
         if name in files:
@@ -226,17 +249,30 @@ def _check_files(files: Mapping[str, bytes], manifest: Manifest) -> None:
 
 def _check_golden(bundle: Bundle, golden: GoldenVector, *, number: int) -> None:
     observation = value_from_json(bundle.observation_space, golden.observation)
-    action = value_to_json(bundle.action_space, bundle.policy.act(observation))
-    probabilities = bundle.policy.probabilities(observation)
-    if isinstance(bundle.action_space, spaces.Discrete) and len(probabilities) != bundle.action_space.n:
+    expected = value_from_json(bundle.action_space, golden.action)
+    action = bundle.policy.act(observation)
+    listed = golden.probabilities is not None
+    likelihood = _likelihood(bundle.policy, observation, action=expected, listed=listed)
+    probabilities = likelihood.get("probabilities", [])
+    if listed and isinstance(bundle.action_space, spaces.Discrete) and len(probabilities) != bundle.action_space.n:
         raise BundleError(f"the policy has {len(probabilities)} actions, the environment {bundle.action_space.n}")
-    expected = np.array(golden.probabilities)
-    if (
-        action != golden.action
-        or expected.shape != probabilities.shape
-        or not np.allclose(probabilities, expected, rtol=0.0, atol=PROBABILITY_TOLERANCE)
+    told = {name: value for name in likelihood if (value := getattr(golden, name)) is not None}
+    tolerance = bundle.manifest.tolerance
+    if told.keys() != likelihood.keys() or not (
+        _close(action, expected, tolerance=tolerance)
+        and all(_close(likelihood[name], value, tolerance=tolerance) for name, value in told.items())
     ):
         raise BundleError(
-            f"golden vector {number} is not reproduced: action {str(action)[:40]} instead of "
-            f"{str(golden.action)[:40]}; the bundle was made by other code, train or export it again"
+            f"golden vector {number} is not reproduced: action {str(value_to_json(bundle.action_space, action))[:40]} "
+            f"instead of {str(golden.action)[:40]}; the bundle was made by other code, train or export it again"
         )
+
+
+def _close(found: Any, expected: Any, *, tolerance: float) -> bool:
+    """Return whether whole numbers are equal, and others within the tolerance, relative to the larger of 1 and them."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    if found.shape != expected.shape or expected.dtype.kind not in "iufb":
+        return False
+    if expected.dtype.kind != "f":
+        return bool((found == expected).all())
+    return bool((np.abs(found - expected) <= tolerance * np.maximum(1.0, np.abs(expected))).all())

@@ -5,14 +5,18 @@ from __future__ import annotations
 import datetime
 import functools
 import importlib.metadata
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, JsonValue, NonNegativeInt
+from pydantic import Field, JsonValue, NonNegativeInt, model_validator
 
 from policylab.agents.bundle_arrays import ArrayEntry
 from policylab.config import Settings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
+"""Version 1 knew no files but the arrays, no tolerance (it was 1e-9) and no log-probabilities; version 2 no trees
+and no parents."""
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -40,6 +44,7 @@ class Lineage(Settings):
         git_commit: commit of the code that trained it; None outside a repository.
         config_hash: sha256 of the resolved experiment configuration.
         seeds: the seeds of the runs it came from.
+        parent: digest of the bundle that it was made of; None of one that was trained.
         policylab_version: version that wrote the bundle.
         created_utc: time of writing, ISO 8601.
     """
@@ -47,6 +52,7 @@ class Lineage(Settings):
     git_commit: str | None = None
     config_hash: str | None = None
     seeds: tuple[NonNegativeInt, ...] = ()
+    parent: Sha256 | None = None
     policylab_version: str = Field(default_factory=functools.partial(importlib.metadata.version, "policylab"))
     created_utc: str = Field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
 
@@ -59,11 +65,23 @@ class FileEntry(Settings):
 
 
 class GoldenVector(Settings):
-    """One observation with the greedy action and the action probabilities that the policy must give."""
+    """One observation with the deterministic action that the policy must give, and how likely it draws actions.
+
+    Attributes:
+        probabilities: of all actions, where they can be listed.
+        log_probability: of ``action`` where they cannot; a density for continuous actions.
+    """
 
     observation: JsonValue
     action: JsonValue
-    probabilities: tuple[float, ...]
+    probabilities: tuple[float, ...] | None = None
+    log_probability: float | None = None
+
+    @model_validator(mode="after")
+    def _one_likelihood(self) -> Self:
+        if (self.probabilities is None) == (self.log_probability is None):
+            raise ValueError("needs either probabilities or a log_probability")
+        return self
 
 
 class Manifest(Settings):
@@ -78,5 +96,6 @@ class Manifest(Settings):
     metrics: dict[str, JsonValue]
     arrays: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")], ArrayEntry]
     files: dict[str, FileEntry]
+    tolerance: Annotated[float, Field(ge=0.0, le=1e-3)] = 1e-9
     golden: Annotated[tuple[GoldenVector, ...], Field(min_length=1, max_length=1024)]
     digest: Sha256

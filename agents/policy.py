@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import abc
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -15,6 +17,8 @@ from policylab.errors import UserError
 from policylab.registry import Registry
 
 Arrays = Mapping[str, NDArray[Any]]
+Mask = NDArray[np.bool_]
+"""Which actions are allowed, shape (n_actions,), at least one of them."""
 _Model = TypeVar("_Model", bound=Settings)
 
 POLICIES = Registry(
@@ -22,31 +26,70 @@ POLICIES = Registry(
     {
         "tabular": "policylab.agents.policy:TabularPolicy",
         "bandit": "policylab.agents.policy:BanditPolicy",
+        "onnx": "policylab.agents.onnx_policy:OnnxPolicy",
+        "tree": "policylab.agents.tree_policy:TreePolicy",
     },
     plural="policies",
 )
 
 
 class Policy(Protocol):
-    """A decision rule over batches of raw environment observations.
+    """A decision rule over raw environment observations.
 
-    `act` with ``rng=None`` is deterministic (greedy, first index among ties); with a generator it samples
-    from `probabilities`.
+    `act` with ``rng=None`` is deterministic (the first index among ties). With a generator it draws from the policy's
+    action distribution; `sample` also tells the log-probability of what it drew, which a served decision records, and
+    `log_probability` values an action that another policy took. For a Box of actions both are log-densities in units of
+    the action.
     """
 
     def act(self, observation: Any, *, rng: np.random.Generator | None = None) -> Any:
         """Return the action for one raw observation of the environment."""
         ...
 
-    def probabilities(self, observation: Any) -> NDArray[np.float64]:
-        """Return the probability of each action for one raw observation, shape (n_actions,)."""
+    def act_batch(self, observations: Iterable[Any], *, rng: np.random.Generator | None = None) -> NDArray[Any]:
+        """Return one action for each raw observation, shape (n, ...): what `act` would return one after the other."""
+        ...
+
+    def sample(self, observation: Any, rng: np.random.Generator) -> tuple[Any, float]:
+        """Return the action that `act` draws with ``rng``, and its log-probability."""
+        ...
+
+    def log_probability(self, observation: Any, action: Any) -> float:
+        """Return the log-probability of drawing ``action``; -inf for one that is never drawn."""
+        ...
+
+
+class DiscretePolicy(Policy, Protocol):
+    """A policy that chooses among a list of actions."""
+
+    def probabilities(self, observation: Any, *, mask: Mask | None = None, greedy: bool = False) -> NDArray[np.float64]:
+        """Return the probability of each action for one raw observation, shape (n_actions,).
+
+        Args:
+            observation: as the environment gives it.
+            mask: the allowed actions; the others get no probability, and the policy chooses among the rest.
+            greedy: of the deterministic choice, which is 1 on one action, instead of the drawn one.
+        """
+        ...
+
+    def probabilities_batch(
+        self, observations: Sequence[Any], *, masks: Sequence[Mask | None] | None = None, greedy: bool = False
+    ) -> NDArray[np.float64]:
+        """Return what `probabilities` gives for each observation, shape (n, n_actions)."""
         ...
 
 
 class StoredPolicy(Policy, Protocol):
-    """A policy that a bundle can hold: its kind, its JSON and its arrays rebuild it exactly."""
+    """A policy that a bundle can hold: its kind, its JSON, its arrays and its files rebuild it exactly.
+
+    Attributes:
+        kind: its name in `POLICIES`.
+        tolerance: how far probabilities, log-probabilities and continuous actions may differ between processors,
+            relative to the larger of 1 and their size.
+    """
 
     kind: str
+    tolerance: float
 
     def config(self) -> dict[str, Any]:
         """Return the JSON part."""
@@ -56,38 +99,50 @@ class StoredPolicy(Policy, Protocol):
         """Return the numeric part: finite arrays by name."""
         ...
 
+    def files(self) -> dict[str, bytes]:
+        """Return further files by name, such as ``model.onnx``."""
+        ...
+
     @classmethod
-    def from_parts(cls, config: Mapping[str, Any], arrays: Arrays) -> Self:
-        """Return the policy that `config` and `arrays` came from.
+    def from_parts(cls, config: Mapping[str, Any], arrays: Arrays, *, files: Mapping[str, bytes]) -> Self:
+        """Return the policy that the parts came from.
 
         Raises:
             UserError: the parts do not fit together.
+            MissingExtraError: the kind needs a package that is not installed.
         """
         ...
 
 
-def policy_from(kind: str, config: Mapping[str, Any], *, arrays: Arrays) -> StoredPolicy:
-    """Return the stored policy of one kind; the reverse of `StoredPolicy.config` and `StoredPolicy.arrays`.
+def policy_from(
+    kind: str, config: Mapping[str, Any], *, arrays: Arrays, files: Mapping[str, bytes] | None = None
+) -> StoredPolicy:
+    """Return the stored policy of one kind; the reverse of its `config`, `arrays` and `files`.
 
     Raises:
         UnknownNameError: no such kind.
         UserError: the parts do not fit together.
+        MissingExtraError: the kind needs a package that is not installed.
     """
-    policy: StoredPolicy = POLICIES.load(kind).from_parts(config, arrays)
+    policy: StoredPolicy = POLICIES.load(kind).from_parts(config, arrays, files=files or {})
     return policy
 
 
 def action_probabilities(
-    values: NDArray[np.float64], *, epsilon: float = 0.0, temperature: float | None = None
+    values: NDArray[np.float64], *, epsilon: float = 0.0, temperature: float | None = None, mask: Mask | None = None
 ) -> NDArray[np.float64]:
     """Return the probability of each action, shape (n_actions,).
 
     Greedy (the first index among ties) or, with a temperature, softmax of ``values / temperature``; then
-    mixed with the uniform distribution with weight ``epsilon``.
+    mixed with the uniform distribution with weight ``epsilon``. With a mask, all that among the allowed actions.
 
     >>> action_probabilities(np.array([1.0, 3.0, 3.0]), epsilon=0.3).round(2).tolist()
     [0.1, 0.8, 0.1]
+    >>> action_probabilities(np.array([1.0, 3.0, 2.0]), epsilon=0.2, mask=np.array([True, False, True])).tolist()
+    [0.1, 0.0, 0.9]
     """
+    if mask is not None:
+        values = np.where(mask, values, -np.inf)
     if temperature is None:
         chosen = np.zeros(values.shape[0])
         chosen[values.argmax()] = 1.0
@@ -95,7 +150,10 @@ def action_probabilities(
         with np.errstate(over="ignore"):  # a value far below the best has probability 0
             chosen = np.exp((values - values.max()) / temperature)
         chosen /= chosen.sum()
-    mixed: NDArray[np.float64] = (1.0 - epsilon) * chosen + epsilon / values.shape[0]
+    if epsilon == 0.0:
+        return chosen
+    mixed: NDArray[np.float64] = (1.0 - epsilon) * chosen
+    mixed += epsilon / values.shape[0] if mask is None else epsilon * mask / mask.sum()
     return mixed
 
 
@@ -103,6 +161,48 @@ def sample(probabilities: NDArray[np.float64], rng: np.random.Generator) -> int:
     """Return an index drawn from ``probabilities``, by one uniform number."""
     index = int(probabilities.cumsum().searchsorted(rng.random(), side="right"))
     return min(index, len(probabilities) - 1)  # the sum may fall short of 1 by rounding
+
+
+class _ListedActions(abc.ABC):
+    """What follows from the probabilities of a list of actions, held in arrays."""
+
+    tolerance: float = 1e-9
+    first_action: int = 0
+
+    @abc.abstractmethod
+    def probabilities(self, observation: Any, *, mask: Mask | None = None, greedy: bool = False) -> NDArray[np.float64]:
+        """Return the probability of each action for one raw observation, shape (n_actions,)."""
+
+    def probabilities_batch(
+        self, observations: Sequence[Any], *, masks: Sequence[Mask | None] | None = None, greedy: bool = False
+    ) -> NDArray[np.float64]:
+        """Return what `probabilities` gives for each observation, shape (n, n_actions)."""
+        masks = masks or [None] * len(observations)
+        pairs = zip(observations, masks, strict=True)
+        return np.stack([self.probabilities(observation, mask=mask, greedy=greedy) for observation, mask in pairs])
+
+    @abc.abstractmethod
+    def act(self, observation: Any, *, rng: np.random.Generator | None = None) -> int:
+        """Return the greedy action, or with ``rng`` one drawn from `probabilities`."""
+
+    def act_batch(self, observations: Iterable[Any], *, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
+        """Return one action for each raw observation, shape (n,)."""
+        return np.array([self.act(observation, rng=rng) for observation in observations], dtype=np.int64)
+
+    def sample(self, observation: Any, rng: np.random.Generator) -> tuple[int, float]:
+        """Return an action drawn from `probabilities`, and its log-probability."""
+        action = self.act(observation, rng=rng)
+        return action, self.log_probability(observation, action)
+
+    def log_probability(self, observation: Any, action: Any) -> float:
+        """Return the logarithm of the action's probability; -inf for one that is never taken."""
+        probabilities, index = self.probabilities(observation), int(action) - self.first_action
+        probability = float(probabilities[index]) if 0 <= index < len(probabilities) else 0.0
+        return math.log(probability) if probability > 0.0 else -math.inf
+
+    def files(self) -> dict[str, bytes]:
+        """Return nothing: arrays hold the whole policy."""
+        return {}
 
 
 class _Stochasticity(Settings):
@@ -115,7 +215,7 @@ class _TabularConfig(_Stochasticity):
     first_action: int = 0
 
 
-class TabularPolicy:
+class TabularPolicy(_ListedActions):
     """Acts on linear action values: the sum of the active rows of a weight table.
 
     Args:
@@ -166,19 +266,16 @@ class TabularPolicy:
         values: NDArray[np.float64] = self.weights[active].sum(axis=0) if len(active) > 1 else self.weights[active[0]]
         return values
 
-    def probabilities(self, observation: Any) -> NDArray[np.float64]:
+    def probabilities(self, observation: Any, *, mask: Mask | None = None, greedy: bool = False) -> NDArray[np.float64]:
         """Return the probability of each action for one raw observation, shape (n_actions,)."""
-        return action_probabilities(self.values(observation), epsilon=self.epsilon, temperature=self.temperature)
+        epsilon, temperature = (0.0, None) if greedy else (self.epsilon, self.temperature)
+        return action_probabilities(self.values(observation), epsilon=epsilon, temperature=temperature, mask=mask)
 
     def act(self, observation: Any, *, rng: np.random.Generator | None = None) -> int:
         """Return the greedy action, or with ``rng`` one drawn from `probabilities`."""
         if rng is None or (self.epsilon == 0.0 and self.temperature is None):
             return self.first_action + int(self.values(observation).argmax())
         return self.first_action + sample(self.probabilities(observation), rng)
-
-    def act_batch(self, observations: Iterable[Any], *, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
-        """Return one action for each raw observation, shape (n,)."""
-        return np.array([self.act(observation, rng=rng) for observation in observations], dtype=np.int64)
 
     def config(self) -> dict[str, Any]:
         """Return features, stochasticity and first action as JSON."""
@@ -194,9 +291,10 @@ class TabularPolicy:
         return {"weights": self.weights}
 
     @classmethod
-    def from_parts(cls, config: Mapping[str, Any], arrays: Arrays) -> Self:
+    def from_parts(cls, config: Mapping[str, Any], arrays: Arrays, *, files: Mapping[str, bytes] | None = None) -> Self:
         """Return the policy that `config` and `arrays` came from."""
-        settings = _validated(_TabularConfig, config)
+        no_files(files or {})
+        settings = validated(_TabularConfig, config)
         weights = _only_array(arrays, "weights")
         encoder = encoder_from_json(settings.features)
         return cls(
@@ -208,7 +306,7 @@ class TabularPolicy:
         )
 
 
-class BanditPolicy:
+class BanditPolicy(_ListedActions):
     """Acts on one value per arm, whatever it observes: estimates (greedy) or preferences (softmax).
 
     Args:
@@ -239,17 +337,14 @@ class BanditPolicy:
         """Return the value of each arm, shape (n_actions,); the observation plays no part."""
         return self._values
 
-    def probabilities(self, observation: Any) -> NDArray[np.float64]:
+    def probabilities(self, observation: Any, *, mask: Mask | None = None, greedy: bool = False) -> NDArray[np.float64]:
         """Return the probability of each arm, shape (n_actions,)."""
-        return action_probabilities(self._values, epsilon=self.epsilon, temperature=self.temperature)
+        epsilon, temperature = (0.0, None) if greedy else (self.epsilon, self.temperature)
+        return action_probabilities(self._values, epsilon=epsilon, temperature=temperature, mask=mask)
 
     def act(self, observation: Any, *, rng: np.random.Generator | None = None) -> int:
         """Return the best arm, or with ``rng`` one drawn from `probabilities`."""
         return int(self._values.argmax()) if rng is None else sample(self.probabilities(observation), rng)
-
-    def act_batch(self, observations: Iterable[Any], *, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
-        """Return one arm for each raw observation, shape (n,)."""
-        return np.array([self.act(observation, rng=rng) for observation in observations], dtype=np.int64)
 
     def config(self) -> dict[str, Any]:
         """Return the stochasticity as JSON."""
@@ -260,18 +355,30 @@ class BanditPolicy:
         return {"values": self._values}
 
     @classmethod
-    def from_parts(cls, config: Mapping[str, Any], arrays: Arrays) -> Self:
+    def from_parts(cls, config: Mapping[str, Any], arrays: Arrays, *, files: Mapping[str, bytes] | None = None) -> Self:
         """Return the policy that `config` and `arrays` came from."""
-        settings = _validated(_Stochasticity, config)
+        no_files(files or {})
+        settings = validated(_Stochasticity, config)
         return cls(_only_array(arrays, "values"), epsilon=settings.epsilon, temperature=settings.temperature)
 
 
-def _validated(model: type[_Model], config: Mapping[str, Any]) -> _Model:
+def validated(model: type[_Model], config: Mapping[str, Any]) -> _Model:
+    """Return a policy's JSON part as its settings.
+
+    Raises:
+        UserError: it does not fit them.
+    """
     try:
         return model.model_validate(dict(config))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UserError(f"policy config: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def no_files(files: Mapping[str, bytes]) -> None:
+    """Raise a UserError if there are files, for a policy that is held in arrays alone."""
+    if files:
+        raise UserError(f"the policy needs no further files, got {', '.join(sorted(files))[:80]}")
 
 
 def _only_array(arrays: Arrays, name: str) -> NDArray[np.float64]:

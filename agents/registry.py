@@ -30,5 +30,6 @@ AGENTS = Registry(
         "bandit_ucb1": f"{_BANDITS}:BanditUcb1",
         "bandit_gradient": f"{_BANDITS}:BanditGradient",
         "bandit_thompson": f"{_BANDITS}:BanditThompson",
+        "rllib": "policylab.agents.rllib.agent:RllibAgent",
     },
 )

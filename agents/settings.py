@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,9 @@ LearningRate = Annotated[ScheduleSettings, within(0.0, math.inf, open_start=True
 
 class TabularSettings(Settings):
     """What every learner of action values can be told; each adds its `kind` and its own fields."""
+
+    mutable: ClassVar[frozenset[str]] = frozenset({"learning_rate", "discount", "exploration"})
+    """Settings that may change while an agent trains: they shape no array of its state."""
 
     kind: str = ""
     learning_rate: LearningRate = Field(

@@ -109,7 +109,16 @@ def _bound_from_json(value: Any, dtype: np.dtype[Any], *, shape: tuple[int, ...]
     return np.full(shape, float(value) if isinstance(value, str) else value, dtype=dtype)
 
 
-_MISFITS = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+_MISFITS = (
+    AttributeError,
+    FloatingPointError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 def value_to_json(space: Space[Any], value: Any) -> Any:
@@ -171,4 +180,5 @@ def _value_from_json(space: Space[Any], value: Any) -> Any:
             whole = np.issubdtype(space.dtype, np.integer)
             if whole and not np.issubdtype(np.asarray(value).dtype, np.integer):
                 raise ValueError(value)  # casting would cut off decimals
-            return np.array(value, dtype=space.dtype)
+            with np.errstate(over="raise"):  # a number beyond the type is not the infinity it would become
+                return np.array(value, dtype=space.dtype)

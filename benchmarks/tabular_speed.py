@@ -34,13 +34,17 @@ from policylab.envs.settings import EnvSettings
 from policylab.envs.table import TabularMDP
 from policylab.seeding import generator, generator_state
 
-START, END, FRACTION, ALPHA, GAMMA = 1.0, 0.05, 0.5, 0.1, 0.99
+FRACTION, ALPHA, GAMMA = 0.5, 0.1, 0.99
+SCHEDULES = {"ε = 0.1": (0.1, 0.1), "ε 1 to 0.05": (1.0, 0.05)}
+"""Exploration: Sutton & Barto's constant, which is the default, and a line over the first half of the budget."""
+
+Schedule = tuple[float, float]
 SEED = 1
 FLAGS = ["-O3", "-ffp-contract=off", "-shared", "-fPIC"]
 
 
-def settings(execution: str) -> QLearningSettings:
-    epsilon = {"kind": "linear", "start": START, "end": END, "fraction": FRACTION}
+def settings(execution: str, schedule: Schedule) -> QLearningSettings:
+    epsilon = {"kind": "linear", "start": schedule[0], "end": schedule[1], "fraction": FRACTION}
     exploration = {"kind": "epsilon_greedy", "epsilon": epsilon}
     return QLearningSettings.model_validate(
         {"learning_rate": ALPHA, "discount": GAMMA, "exploration": exploration, "execution": execution}
@@ -78,27 +82,30 @@ class CLoop:
         self._mdp = mdp
         self._arrays = sampled_table(mdp)
 
-    def run(self, steps: int) -> NDArray[np.float64]:
+    def run(self, steps: int, schedule: Schedule) -> NDArray[np.float64]:
         """Train for ``steps`` steps from the streams of `SEED`; return the Q-table."""
         t, q = self._arrays, np.zeros((self._mdp.n_states, self._mdp.n_actions))
         pointers = (array.ctypes.data for array in (t.cumulative, t.reward, t.initial, t.next_state, t.terminated))
-        table = CTable(*t.next_state.shape, t.limit, *pointers)
+        shape = (self._mdp.n_states, t.n_actions, t.n_outcomes)
+        table = CTable(*shape, t.limit, *pointers)
         horizon = max(int(FRACTION * steps), 1)
-        agent = CSettings(ALPHA, GAMMA, START, END, (END - START) / horizon, horizon)
+        start, end = schedule
+        agent = CSettings(ALPHA, GAMMA, start, end, (end - start) / horizon, horizon)
         words = np.concatenate([generator_state(generator(SEED, name)) for name in ("agent", "environment")])
         data = [ctypes.c_void_p(array.ctypes.data) for array in (q, words)]
         self._function(ctypes.byref(table), ctypes.byref(agent), *data, ctypes.c_int64(steps))
         return q
 
 
-def numpy_loop(env_id: str, steps: int) -> None:
+def numpy_loop(env_id: str, steps: int, *, schedule: Schedule) -> None:
     """Q-learning over ``gym.make`` as tutorials write it: NumPy rows, one step after the other."""
     env = gym.make(env_id)
     rng = np.random.default_rng(SEED)
     q = np.zeros((int(env.observation_space.n), int(env.action_space.n)))  # type: ignore[attr-defined]
     state, _ = env.reset(seed=SEED)
+    start, end = schedule
     for t in range(steps):
-        epsilon = max(END, START + (END - START) * t / (FRACTION * steps))
+        epsilon = max(end, start + (end - start) * t / (FRACTION * steps))
         if rng.random() < epsilon:
             action = int(rng.integers(q.shape[1]))
         else:
@@ -109,35 +116,38 @@ def numpy_loop(env_id: str, steps: int) -> None:
         state = env.reset()[0] if terminated or truncated else next_state
 
 
-def one_round(environment: EnvSettings, loop: CLoop, *, steps: int, plain_steps: int) -> dict[str, float]:
+def one_round(
+    environment: EnvSettings, loop: CLoop, *, schedule: Schedule, steps: int, plain_steps: int
+) -> dict[str, float]:
     """Return steps per processor second of each, in millions."""
-    plain = make_agent(settings("plain"), environment, seed=SEED, budget_steps=plain_steps)
-    compiled = make_agent(settings("compiled"), environment, seed=SEED, budget_steps=steps)
+    plain = make_agent(settings("plain", schedule), environment, seed=SEED, budget_steps=plain_steps)
+    compiled = make_agent(settings("compiled", schedule), environment, seed=SEED, budget_steps=steps)
     compiled.learn(0)
     env_id = resolve(environment).id
     seconds = {
-        "numpy_loop": cpu_s(lambda: numpy_loop(env_id, plain_steps)) / plain_steps,
+        "numpy_loop": cpu_s(lambda: numpy_loop(env_id, plain_steps, schedule=schedule)) / plain_steps,
         "plain": cpu_s(lambda: plain.learn(plain_steps)) / plain_steps,
         "compiled": cpu_s(lambda: compiled.learn(steps)) / steps,
-        "c": cpu_s(lambda: loop.run(steps)) / steps,
+        "c": cpu_s(lambda: loop.run(steps, schedule)) / steps,
     }
     return {name: 1e-6 / spent for name, spent in seconds.items()}
 
 
-def measure(env_id: str, *, rounds: int, steps: int, folder: Path) -> dict[str, Any]:
-    environment = EnvSettings(id=env_id)
+def measure(env_id: str, exploration: str, *, rounds: int, steps: int, folder: Path) -> dict[str, Any]:
+    environment, schedule = EnvSettings(id=env_id), SCHEDULES[exploration]
     mdp = table_of(make_env(environment))
     loop = CLoop(mdp, folder)
-    agent = make_agent(settings("compiled"), environment, seed=SEED, budget_steps=200_000)
+    agent = make_agent(settings("compiled", schedule), environment, seed=SEED, budget_steps=200_000)
     agent.learn(200_000)
-    equal = bool(np.array_equal(loop.run(200_000), agent.q))  # type: ignore[attr-defined]
-    found = [one_round(environment, loop, steps=steps, plain_steps=30_000) for _ in range(rounds)]
+    equal = bool(np.array_equal(loop.run(200_000, schedule), agent.q))  # type: ignore[attr-defined]
+    found = [one_round(environment, loop, schedule=schedule, steps=steps, plain_steps=30_000) for _ in range(rounds)]
 
     def median(key: Callable[[dict[str, float]], float]) -> float:
         return statistics.median(map(key, found))
 
     return {
         "env": env_id,
+        "exploration": exploration,
         "million_steps_per_s": {name: round(median(lambda r, n=name: r[n]), 4) for name in found[0]},  # type: ignore[misc]
         "compiled_over_numpy_loop": round(median(lambda r: r["compiled"] / r["numpy_loop"])),
         "compiled_over_plain": round(median(lambda r: r["compiled"] / r["plain"])),
@@ -153,12 +163,13 @@ def cores(env_id: str, *, steps: int, rounds: int, folder: Path) -> dict[str, An
     short of 1 the machine was busy, and only the ratio of the two says something.
     """
     mdp, n_cores = table_of(make_env(EnvSettings(id=env_id))), os.cpu_count() or 1
-    loop, pairs = CLoop(mdp, folder), [(settings("auto"), seed) for seed in range(4 * n_cores)]
+    schedule = SCHEDULES["ε 1 to 0.05"]
+    loop, pairs = CLoop(mdp, folder), [(settings("auto", schedule), seed) for seed in range(4 * n_cores)]
     train_many(mdp, pairs[:1], steps=1)
 
     def c_many(n_threads: int) -> None:
         with ThreadPoolExecutor(n_threads) as threads:
-            list(threads.map(loop.run, [steps] * len(pairs)))
+            list(threads.map(lambda _: loop.run(steps, schedule), pairs))
 
     works: dict[str, Callable[[int], Any]] = {
         "efficiency": lambda n_threads: train_many(mdp, pairs, steps=steps, n_threads=n_threads),
@@ -198,12 +209,12 @@ def print_table(found: dict[str, Any]) -> None:
     columns = ("numpy_loop", "plain", "compiled", "c")
     print("Q-learning, million steps per processor second of one thread (medians)\n")
     print(
-        f"{'environment':16s}" + "".join(f"{name:>12s}" for name in columns) + "   /numpy   /plain      /C  same Q as C"
+        f"{'environment':30s}" + "".join(f"{name:>12s}" for name in columns) + "   /numpy   /plain      /C  same Q as C"
     )
     for row in found["one_thread"]:
         speeds = "".join(f"{row['million_steps_per_s'][name]:12.4f}" for name in columns)
         ratios = f"{row['compiled_over_numpy_loop']:9d}{row['compiled_over_plain']:9d}{row['compiled_over_c']:8.2f}"
-        print(f"{row['env']:16s}{speeds}{ratios}  {row['q_table_equals_c']}")
+        print(f"{row['env'] + ', ' + row['exploration']:30s}{speeds}{ratios}  {row['q_table_equals_c']}")
     many = found["all_cores"]
     cold, warm = found["start_up"]["cold_s"], found["start_up"]["warm_s"]
     shares = f"efficiency {many['efficiency']:.2f}, C {many['c_efficiency']:.2f}"
@@ -221,10 +232,11 @@ def main() -> None:
         environments = ("Taxi-v4", "FrozenLake-v1", "CliffWalking-v1")
         found = {
             "one_thread": [
-                measure(env_id, rounds=arguments.rounds, steps=arguments.steps, folder=folder)
+                measure(env_id, exploration, rounds=arguments.rounds, steps=arguments.steps, folder=folder)
                 for env_id in environments
+                for exploration in SCHEDULES
             ],
-            "all_cores": cores("Taxi-v4", steps=arguments.steps // 50, rounds=100, folder=folder),
+            "all_cores": cores("Taxi-v4", steps=arguments.steps // 10, rounds=30, folder=folder),
             "start_up": start_up(folder),
         }
     print_table(found)

@@ -7,6 +7,9 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from policylab.errors import EnvironmentRuleError, did_you_mean
 
 
@@ -44,6 +47,18 @@ def checked_count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
         raise EnvironmentRuleError(f"`{name}` must be a whole number >= 0, got {value!r}")
     return int(value)
+
+
+def checked_unit_action(action: Any, *, size: int) -> NDArray[np.float64]:
+    """Return an action of a Box [-1, 1] as float64, shape (size,).
+
+    Raises:
+        EnvironmentRuleError: it has another shape, or a number outside of [-1, 1].
+    """
+    given = np.asarray(action, dtype=np.float64)
+    if given.shape != (size,) or not (np.abs(given) <= 1.0).all():
+        raise EnvironmentRuleError(f"an action must be {size} number(s) from -1 to 1, got {action!r}; clip it first")
+    return given
 
 
 def checked_name(name: str, value: Any, *, known: Iterable[str]) -> str:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from policylab.envs.grid_map import Cell, Move
-from policylab.envs.sprites import FIGURES, WHITE, Brush, Colour
+from policylab.envs.grids.grid_map import Cell, Move
+from policylab.envs.grids.sprites import FIGURES, WHITE, Brush, Colour
 from policylab.errors import UnknownNameError, did_you_mean
 
 Drawable = TypeVar("Drawable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Hashable, Sequence
@@ -13,10 +14,11 @@ from gymnasium import wrappers
 from gymnasium.envs.toy_text.blackjack import BlackjackEnv
 from numpy.typing import NDArray
 
-from policylab.envs.blackjack import BlackjackModel
 from policylab.envs.make import make_env
 from policylab.envs.settings import EnvSettings
 from policylab.envs.table import Outcome, TabularMDP
+from policylab.envs.table_env import TableEnv
+from policylab.envs.textbook.blackjack import BlackjackModel
 from policylab.errors import EnvironmentRuleError
 
 MAX_ENTRIES = 10_000_000
@@ -99,22 +101,52 @@ def has_table(env: gym.Env[Any, Any], *, mean_rewards: bool = False) -> bool:
     return table_refusal(env, mean_rewards=mean_rewards) is None
 
 
-def table_for(settings: EnvSettings, *, mean_rewards: bool = False) -> TabularMDP | None:
+def table_for(settings: EnvSettings, *, mean_rewards: bool = False, looks: bool = False) -> TabularMDP | None:
     """Return the exact model of the environment that ``settings`` name, or None; made once per process.
+
+    With ``looks``, also of an environment that shows its states as arrays of numbers (`TableEnv.observe`), which then
+    stand in `TabularMDP.looks`: enough to value a policy, no table for an agent to index.
 
     >>> table_for(EnvSettings(id="CartPole-v1")) is None
     True
     """
-    return _table_for(json.dumps(settings.model_dump(mode="json"), sort_keys=True), mean_rewards)
+    return _table_for(
+        json.dumps(settings.model_dump(mode="json"), sort_keys=True), mean_rewards=mean_rewards, looks=looks
+    )
 
 
 @functools.lru_cache(maxsize=8)
-def _table_for(settings_json: str, mean_rewards: bool, /) -> TabularMDP | None:
+def _table_for(settings_json: str, *, mean_rewards: bool, looks: bool) -> TabularMDP | None:
     env = make_env(EnvSettings.model_validate_json(settings_json))
     try:
+        if looks and _shows_arrays(env):
+            return _seen_table(env)
         return table_of(env, mean_rewards=mean_rewards) if has_table(env, mean_rewards=mean_rewards) else None
     finally:
         env.close()
+
+
+def _shows_arrays(env: gym.Env[Any, Any]) -> bool:
+    """Return whether ``env`` is a table whose states are observed as arrays of numbers."""
+    transparent = all(isinstance(layer, TRANSPARENT_WRAPPERS) for layer in _layers(env))
+    base = env.unwrapped
+    return (
+        transparent
+        and isinstance(base, TableEnv)
+        and base.stationary
+        and isinstance(base.observation_space, gym.spaces.Box)
+    )
+
+
+def _seen_table(env: gym.Env[Any, Any]) -> TabularMDP:
+    base = env.unwrapped
+    assert isinstance(base, TableEnv)
+    looks = np.stack([base.observe(state) for state in range(len(base.P))])
+    looks.setflags(write=False)
+    mdp = TabularMDP.from_outcomes(
+        base.P, base.initial_state_distrib, max_episode_steps=time_limit(env), env_id=name_of(env)
+    )
+    return dataclasses.replace(mdp, looks=looks)
 
 
 def table_refusal(env: gym.Env[Any, Any], *, max_entries: int = MAX_ENTRIES, mean_rewards: bool = False) -> str | None:

@@ -117,6 +117,9 @@ def _dynamics(env: gym.Env[Any, Any], resolved: ResolvedEnv) -> list[Finding]:
             f"{resolved.id} with fickle_passenger=True hides a state: P is not its model and no exact optimum exists"
         )
         found.append(Finding("false_table", message))
+    if resolved.id == "highway-v0":
+        message = "highway-v0 simulates about 3 steps per second; highway-fast-v0 is the same road, ten times as fast"
+        found.append(Finding("slow", message))
     if resolved.id == "Taxi-v3" and resolved.kwargs.get("is_rainy"):
         message = (
             "Taxi-v3 with is_rainy=True slips otherwise than documented, corrected as Taxi-v4; do not compare the two"

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from pydantic import JsonValue
 
 from policylab.envs.aliases import alias_of
+from policylab.envs.optional import PROVIDERS, defect_of, load_provider, provider_of
 from policylab.envs.settings import ID_FORM, EnvSettings
 from policylab.errors import EnvironmentRuleError, MissingExtraError, PolicylabError, did_you_mean
 
@@ -21,16 +23,13 @@ DEFAULT_MAX_EPISODE_STEPS = 1000
 """Time limit where the registry has none: an untrained agent may walk for ever in CliffWalking."""
 
 PACKAGES: Mapping[str, tuple[str, str]] = {
-    "ALE": ("ale_py", "ale-py"),
-    "MiniGrid": ("minigrid", "minigrid"),
-    "BabyAI": ("minigrid", "minigrid"),
     "GymInvMgmt": ("gym_invmgmt", "gym-invmgmt"),
 }
 """Namespace -> the module that registers it and the package that holds the module."""
 
 DEPENDENCIES: Mapping[str, str] = {
-    "box2d": "box2d==2.3.10",
-    "mujoco": "'gymnasium[mujoco]'",
+    "box2d": PROVIDERS["box2d"].requirement,
+    "mujoco": PROVIDERS["mujoco"].requirement,
     "pygame": "pygame-ce",
     "jax": "'gymnasium[jax]'",
 }
@@ -75,6 +74,8 @@ def resolve(settings: EnvSettings) -> ResolvedEnv:
     if match["module"]:
         _import(match["module"], requested)
     env_id, notes = match["id"], []
+    if env_id not in gym.registry and (provider := provider_of(env_id)) and provider.registers:
+        load_provider(provider)
     if env_id not in gym.registry:
         alias = alias_of(env_id, settings.kwargs, known=gym.registry)
         if alias is None:
@@ -125,13 +126,12 @@ def make_env(settings: EnvSettings, *, render_mode: str | None = None) -> gym.En
     """
     resolved = resolve(settings)
     spec = gym.registry[resolved.id]
+    provider = provider_of(resolved.id, entry_point=spec.entry_point)
+    if provider is not None:
+        load_provider(provider)
     creator = _creator(spec)
     if render_mode is not None:
-        for driver in (
-            "SDL_AUDIODRIVER",
-            "SDL_VIDEODRIVER",
-        ):  # pygame draws off screen, with no sound card to complain of
-            os.environ.setdefault(driver, "dummy")
+        _draw_off_screen()
     drawing = {} if render_mode is None else {"render_mode": _supported(render_mode, creator, env_id=resolved.id)}
     try:
         return gym.make(
@@ -146,7 +146,17 @@ def make_env(settings: EnvSettings, *, render_mode: str | None = None) -> gym.En
     except (ImportError, gym.error.DependencyNotInstalled) as error:
         raise _missing(resolved.id, error) from error
     except Exception as error:  # the constructor is foreign code: whatever it raises, its arguments are to blame
+        if provider is not None and (defect := defect_of(provider)):
+            raise MissingExtraError(f"{resolved.id}: {defect}") from error
         raise _refused(resolved, creator, error=error) from error
+
+
+def _draw_off_screen() -> None:
+    """Let pygame do without a window and a sound card, and MuJoCo without a screen."""
+    for driver in ("SDL_AUDIODRIVER", "SDL_VIDEODRIVER"):
+        os.environ.setdefault(driver, "dummy")
+    if sys.platform.startswith("linux") and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def _import(module: str, requested: str) -> None:
@@ -221,9 +231,9 @@ def _refused(resolved: ResolvedEnv, creator: Any, *, error: Exception) -> Enviro
         accepted = []
     unknown = [name for name in resolved.kwargs if accepted and name not in accepted]
     if unknown and isinstance(error, TypeError):
-        hint = did_you_mean(unknown[0], accepted) or ";"
+        hint = did_you_mean(unknown[0], accepted)
         return EnvironmentRuleError(
-            f"{resolved.id} has no argument `{unknown[0]}`{hint} (known: {', '.join(accepted)}) (env.kwargs)"
+            f"{resolved.id} has no argument `{unknown[0]}`{hint} (known: {', '.join(accepted)})"
         )
     return EnvironmentRuleError(
         f"{resolved.id} refused env.kwargs {resolved.kwargs}: {type(error).__name__}: {_one_line(error)}"

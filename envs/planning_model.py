@@ -13,6 +13,7 @@ A backup is ``q = r + γ T v``: an outcome that terminates has no row entry in T
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,11 @@ class ExpectedModel:
 
     @classmethod
     def of(cls, mdp: TabularMDP) -> ExpectedModel:
-        """Return the expected model of ``mdp``."""
+        """Return the expected model of ``mdp``; made once per table, its arrays are read-only."""
+        return _expected_model(mdp)
+
+    @classmethod
+    def _averaged(cls, mdp: TabularMDP) -> ExpectedModel:
         possible = mdp.probability > 0
         state, action, outcome = np.nonzero(possible & ~mdp.terminated)
         continuing = scipy.sparse.csr_matrix(
@@ -85,6 +90,14 @@ class ExpectedModel:
         """Return, shape (S, A), whether an action can move on to one of ``states``."""
         mass: Values = self.continuing @ states.astype(np.float64)
         return mass.reshape(self.reward.shape) > 0
+
+
+@functools.lru_cache(maxsize=8)
+def _expected_model(mdp: TabularMDP) -> ExpectedModel:
+    model = ExpectedModel._averaged(mdp)
+    for array in (model.reward, model.ends, model.rewarding, model.continuing.data, model.continuing.indices):
+        array.setflags(write=False)
+    return model
 
 
 def nearest(model: ExpectedModel, targets: Flags, *, allowed: Flags) -> tuple[Flags, IntPolicy]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from policylab.config import Settings
 
@@ -19,6 +20,18 @@ RESERVED_KWARGS = {
 }
 
 
+class LearnedRewardSettings(Settings):
+    """A reward model that replaces the environment's reward while an agent learns."""
+
+    path: str = Field(description="folder that `policylab labels train` wrote")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="its digest, so that a run says what it learned from")
+    shift: float = Field(
+        default=0.0,
+        description="added to the reward of every step: preferences between segments of one length cannot tell it, "
+        "and it decides whether long episodes are good",
+    )
+
+
 class EnvSettings(Settings):
     """An environment by its Gymnasium id."""
 
@@ -30,6 +43,14 @@ class EnvSettings(Settings):
     max_episode_steps: int | None = Field(
         default=None, ge=1, description="time limit in steps; default: the registered one, or else 1000"
     )
+    learned_reward: LearnedRewardSettings | None = Field(
+        default=None, description="learn from this reward; policies are still valued by the environment's own"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``learned_reward`` out without one: experiments keep the hash they had before it existed."""
+        return {name: value for name, value in handler(self).items() if name != "learned_reward" or value is not None}
 
     @field_validator("id")
     @classmethod

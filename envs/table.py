@@ -9,6 +9,7 @@
 | μ | initial_distribution | (S,) | distribution of the first state |
 | H | max_episode_steps | | the time limit, or None |
 | o | observation | (S,) | what an agent sees of each state; None where it sees the state itself |
+| | looks | (S, ...) | how each state looks to an agent that sees arrays of numbers; None where it sees an index |
 
 K is the largest number of outcomes of any state and action. Rewards and terminations sit on
 transitions, so nothing is averaged away and nothing needs an artificial absorbing state.
@@ -51,6 +52,7 @@ class TabularMDP:
     max_episode_steps: int | None = None
     env_id: str = ""
     observation: NDArray[np.int32] | None = None
+    looks: NDArray[np.float32] | None = None
 
     @property
     def n_states(self) -> int:

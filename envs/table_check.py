@@ -11,9 +11,9 @@ import numpy as np
 import scipy.special
 from numpy.typing import NDArray
 
-from policylab.envs.blackjack import BlackjackModel
 from policylab.envs.enumeration import model_of, name_of
 from policylab.envs.table import TabularMDP
+from policylab.envs.textbook.blackjack import BlackjackModel
 from policylab.errors import EnvironmentRuleError
 
 SIGNIFICANCE = 1e-6

@@ -32,11 +32,12 @@ def no_such_action(action: Any, *, n_actions: int) -> EnvironmentRuleError:
     return EnvironmentRuleError(f"an action must be a whole number from 0 to {n_actions - 1}, got {action!r}")
 
 
-class TableEnv(gym.Env[int, int]):
+class TableEnv(gym.Env[Any, int]):
     """Steps through ``P`` exactly as Gymnasium's toy-text environments do.
 
     A subclass computes ``P`` and ``initial_state_distrib`` in its constructor and passes them on; it may
-    override `render_ansi` and `render_rgb`. One uniform number is drawn per reset and per step.
+    override `observe` (and then ``observation_space``), `render_ansi` and `render_rgb`. One uniform number is drawn
+    per reset and per step.
 
     Attributes:
         P: ``P[s][a]`` is a list of (probability, next state, reward, terminated).
@@ -63,14 +64,14 @@ class TableEnv(gym.Env[int, int]):
         self.s = 0
         self.last_action: int | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode in a state drawn from ``initial_state_distrib``."""
         super().reset(seed=seed)
         self.s = int(categorical_sample(self.initial_state_distrib, self.np_random))
         self.last_action = None
-        return self.s, {"prob": float(self.initial_state_distrib[self.s])}
+        return self.observe(self.s), {"prob": float(self.initial_state_distrib[self.s])}
 
-    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take ``action`` and draw one outcome of ``P[s][action]``.
 
         Raises:
@@ -83,7 +84,11 @@ class TableEnv(gym.Env[int, int]):
         chosen = categorical_sample([outcome[0] for outcome in outcomes], self.np_random)
         probability, self.s, reward, terminated = outcomes[chosen]
         self.last_action = int(action)
-        return self.s, float(reward), bool(terminated), False, {"prob": probability}
+        return self.observe(self.s), float(reward), bool(terminated), False, {"prob": probability}
+
+    def observe(self, state: int) -> Any:
+        """Return what an agent sees of ``state``: the state itself, unless a subclass shows it otherwise."""
+        return state
 
     def snapshot(self) -> dict[str, int | None]:
         """What a checkpoint keeps of the environment besides its random stream: JSON-able."""

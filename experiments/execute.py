@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import math
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from policylab.agents.agent import Agent, Report
@@ -15,11 +18,27 @@ from policylab.agents.build import make_agent
 from policylab.envs.settings import EnvSettings
 from policylab.errors import CheckpointError, RunDirectoryError, RunError
 from policylab.experiments.evaluation import Evaluator, evaluation_kind, make_evaluator
+from policylab.experiments.plateau import EarlyStopping, plateau
 from policylab.experiments.schema import EvaluationSettings
-from policylab.files import append_line, drop_torn_tail, locked, read_lines, storage_errors, sync_folder, write_atomic
+from policylab.files import (
+    append_line,
+    append_lines,
+    copy_folder,
+    drop_torn_tail,
+    locked,
+    read_lines,
+    storage_errors,
+    sync_folder,
+    write_atomic,
+)
 from policylab.runspec import ReportRow, RunResult, RunSpec, read_model
 
 OnRow = Callable[[ReportRow], None]
+SAVING_SHARE = 20.0
+"""Seconds of work for each second of saving."""
+
+VALUE = "eval/return_mean"
+"""Name of the metric that values a policy."""
 
 
 class Stopped(Exception):
@@ -29,8 +48,9 @@ class Stopped(Exception):
 def execute(folder: Path, *, on_row: OnRow | None = None, stop: threading.Event | None = None) -> RunResult:
     """Carry the run in ``folder`` (it holds a spec.json) to its end, from its last checkpoint if it has one.
 
-    Interrupted anywhere and executed again, it leaves the same reports.jsonl, result.json and final
-    checkpoint, to the last byte, as an uninterrupted run.
+    Interrupted anywhere and executed again, a run whose agent resumes exactly leaves the same reports.jsonl,
+    result.json and final checkpoint, to the last byte, as an uninterrupted run. Others go on from their newest
+    checkpoint, which is taken between two iterations of their learning at least every few seconds.
 
     Args:
         folder: the run's folder.
@@ -46,37 +66,71 @@ def execute(folder: Path, *, on_row: OnRow | None = None, stop: threading.Event 
         if (folder / "result.json").exists():
             result: RunResult = read_model(RunResult, folder / "result.json")
             return result
-        return _Run(folder).train(on_row or (lambda row: None), stop or threading.Event())
+        run = RunExecution(folder, stop=stop or threading.Event())
+        with contextlib.closing(run):
+            return run.train(on_row or (lambda row: None))
 
 
-class _Run:
-    """A run's agent, evaluator and files while it executes."""
+class RunExecution:
+    """A run's agent, evaluator and files while it executes; the caller holds the folder's ``run.lock``.
 
-    def __init__(self, folder: Path) -> None:
+    `train` does it all. Whoever advances many runs together does its steps: at every mark the agent learns, then
+    `evaluate`, `row`, `record`, `settle`; after the last mark `finish`.
+
+    Args:
+        folder: the run's folder; the run continues from its newest checkpoint if it has one.
+        stop: when set, the run saves and stops at the next mark.
+
+    Attributes:
+        steps: the mark, or the checkpoint, that was written last.
+    """
+
+    def __init__(self, folder: Path, *, stop: threading.Event) -> None:
         self.folder = folder
+        self.stop = stop
         self.spec: RunSpec = read_model(RunSpec, folder / "spec.json")
         self.environment = EnvSettings.model_validate(self.spec.environment)
         self.evaluation = EvaluationSettings.model_validate(self.spec.evaluation)
-        self.agent: Agent = make_agent(
-            self.spec.agent, self.environment, seed=self.spec.seed, budget_steps=self.spec.budget_steps
-        )
+        self.steps = 0
+        self.agent = self._continued()
         self.kind = evaluation_kind(self.evaluation.kind, self.agent)
-        self.steps = self._restore()
         self.rows = self._keep_rows()
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saving_s = time.monotonic(), 0.0
+        self._accounted = self._spent()
 
-    def _restore(self) -> int:
-        """Continue from the newest checkpoint; return its steps, or 0."""
-        checkpoints = sorted((self.folder / "checkpoints").glob("[0-9]*"))
-        if not checkpoints:
-            return 0
-        try:
-            self.agent.restore(checkpoints[-1])
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{error}; to train this run again from its start, delete {self.folder}/checkpoints"
-            ) from None
-        return int(checkpoints[-1].name)
+    def _continued(self) -> Agent:
+        """Return the agent as of the newest checkpoint, or a fresh one, and count its steps."""
+        newest = newest_checkpoint(self.folder)
+        self.steps = 0 if newest is None else int(newest.name)
+        parent = self.spec.parent
+        if parent is not None and self.steps < parent.steps:
+            raise RunDirectoryError(
+                f"{self.folder}: its parent's checkpoint, of trial {parent.trial} after {parent.steps} steps, is "
+                "missing; restore the folder from a copy"
+            )
+        agent = make_agent(
+            self.spec.agent_at(self.steps), self.environment, seed=self.spec.seed, budget_steps=self.spec.budget_steps
+        )
+        if newest is not None:
+            try:
+                if self.steps in self.spec.changes:
+                    agent.restore(newest, retuned=True)
+                else:
+                    agent.restore(newest)
+            except CheckpointError as error:
+                remedy = f"to train this run again from its start, delete {self.folder}/checkpoints"
+                raise CheckpointError(str(error) if parent else f"{error}; {remedy}") from None
+        return agent
+
+    def _retune(self) -> None:
+        """Go on from the checkpoint just taken with the settings of the next stage."""
+        self.agent.close()
+        self.agent = self._continued()
+        self._accounted = self._spent()
+
+    def close(self) -> None:
+        """End what the agent runs."""
+        self.agent.close()
 
     def _keep_rows(self) -> list[ReportRow]:
         """Drop the rows past the checkpoint (they will be written again, equal) and torn lines."""
@@ -88,76 +142,204 @@ class _Run:
         if len(kept) < len(rows):
             lines = path.read_bytes().splitlines(keepends=True)[: len(kept)]
             write_atomic(path, b"".join(lines))
-        if self.steps and (not kept or kept[-1].step != self.steps):
+        due = self._last_mark()
+        if due and (not kept or kept[-1].step < due):
             raise RunDirectoryError(
-                f"{path}: the row of step {self.steps} is missing; restore the file from a copy, "
+                f"{path}: the row of step {due} is missing; restore the file from a copy, "
                 f"or delete {self.folder} to train this run again from its start"
             )
         return kept
 
-    def _marks(self) -> Iterator[int]:
-        """The steps still to report at: multiples of the interval, then the end."""
+    def marks(self) -> Iterator[int]:
+        """The steps still to report at: multiples of the interval, changes of the settings, then the end.
+
+        None follows a plateau that the rows written meanwhile have reached.
+        """
         every, end = self.spec.report_every_steps, self.spec.stop_at_steps
         first = (self.steps // every + 1) * every
-        yield from range(first, end, every)
-        if self.steps < end:
-            yield end
+        changes = (change for change in self.spec.changes if self.steps < change < end)
+        following = sorted({*range(first, end, every), *changes, *({end} if self.steps < end else ())})
+        yield from itertools.takewhile(lambda mark: self.plateau is None, following)
 
-    def train(self, on_row: OnRow, stop: threading.Event) -> RunResult:
-        for mark in self._marks():
-            wall, cpu = time.monotonic(), time.process_time()
-            row = self._row(self.agent.learn(mark - self.steps))
-            append_line(self.folder / "reports.jsonl", row.model_dump(mode="json"))
-            seconds = {"wall_s": time.monotonic() - wall, "cpu_s": time.process_time() - cpu}
-            append_line(self.folder / "cost.jsonl", {"steps": mark - self.steps, **seconds})
-            self.steps = mark
-            self.rows.append(row)
+    @property
+    def plateau(self) -> str | None:
+        """Why the run ends here, before its budget is used up; None if it goes on."""
+        asked = self.spec.early_stopping
+        return plateau(self.rows, EarlyStopping.model_validate(asked)) if asked else None
+
+    def _last_mark(self) -> int:
+        """The mark that has been reported at least; the checkpoint of an agent that pauses may lie between two.
+
+        Where a run paused or changed its settings is a mark too, even if it is no multiple of the interval.
+        """
+        every = self.spec.report_every_steps
+        return self.steps if self.agent.exact_resume else self.steps // every * every
+
+    def train(self, on_row: OnRow) -> RunResult:
+        """Carry the run to its end; tell every row.
+
+        Raises:
+            Stopped: ``stop`` was set.
+        """
+        for mark in self.marks():
+            report = self.agent.learn(max(mark - self.agent.steps, 0), pause=self._pause)
+            row = self.row(mark, report, evaluated=self.evaluate())
+            self.record([row])
             on_row(row)
-            self._checkpoint_if_due(stopping=stop.is_set())
-        return self._finish()
+            self.settle()
+        return self.finish()
 
-    def _row(self, report: Report) -> ReportRow:
-        metrics = dict(report.metrics)
-        if self.kind != "online":
-            metrics["eval/return_mean"] = self.evaluator(self.agent.policy(), episodes=self.evaluation.episodes).value
-        return ReportRow(step=report.steps, episodes=report.episodes, metrics=metrics)
+    def settle(self) -> None:
+        """At a mark: save if that is due, stop if told to, and change the settings if they change here.
+
+        Raises:
+            Stopped: ``stop`` is set and this is not the end.
+            StorageError: a write failed.
+        """
+        self._checkpoint_if_due()
+        if self.steps in self.spec.changes:
+            self._retune()
+
+    def _pause(self) -> None:
+        """Between two iterations of an agent on its way to a mark: save and stop if that is due."""
+        if self.stop.is_set() or self._save_is_due():
+            self.steps = self.agent.steps
+            self._account()
+            self._checkpoint_if_due()
+
+    def _spent(self) -> tuple[int, float, float]:
+        return self.agent.steps, time.monotonic(), time.process_time()
+
+    def _account(self, seconds: tuple[float, float] | None = None) -> None:
+        """Write down what the last stretch of work cost: elapsed and processor seconds, as measured if not given."""
+        before, self._accounted = self._accounted, self._spent()
+        steps, wall, cpu = (now - then for now, then in zip(self._accounted, before, strict=True))
+        if seconds is not None:
+            wall, cpu = seconds
+        append_line(self.folder / "cost.jsonl", {"steps": steps, "wall_s": wall, "cpu_s": cpu})
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the metrics of the present policy; none where a run is judged by what it earns."""
+        if self.kind == "online":
+            return {}
+        policy, episodes = self.agent.policy(), self.evaluation.episodes
+        metrics = {VALUE: self.evaluator(policy, episodes=episodes).value}
+        if self.agent.stochastic:
+            drawn = self.evaluator(policy, episodes=episodes, stochastic=True)
+            metrics["eval/stochastic_return_mean"] = drawn.value
+        return metrics
+
+    @staticmethod
+    def row(mark: int, report: Report, *, evaluated: Mapping[str, float]) -> ReportRow:
+        """Return what is recorded of a mark."""
+        env_steps = None if report.steps == mark else report.steps
+        metrics = {**report.metrics, **evaluated}
+        return ReportRow(
+            step=mark,
+            episodes=report.episodes,
+            metrics=metrics,
+            env_steps=env_steps,
+            warnings=report.warnings or None,
+        )
+
+    def record(self, rows: Sequence[ReportRow], *, seconds: tuple[float, float] | None = None) -> None:
+        """Write rows, and what they cost: elapsed and processor seconds, since the last ones if not given.
+
+        Raises:
+            StorageError: a write failed.
+        """
+        lines = [row.model_dump(mode="json", exclude_none=True) for row in rows]
+        append_lines(self.folder / "reports.jsonl", lines)
+        self._account(seconds)
+        self.steps = rows[-1].step
+        self.rows.extend(rows)
 
     @property
     def evaluator(self) -> Evaluator:
+        """What values this run's policies."""
         if not hasattr(self, "_evaluator"):
             self._evaluator = make_evaluator(
                 self.environment, self.agent.policy(), kind=self.kind, seed=self.spec.evaluation_seed
             )
         return self._evaluator
 
-    def _checkpoint_if_due(self, *, stopping: bool) -> None:
-        ended = self.steps >= self.spec.stop_at_steps
-        if ended or stopping or time.monotonic() - self._saved_at >= self.spec.checkpoint_every_s:
+    def _save_is_due(self) -> bool:
+        """Every few seconds, but never so often that saving takes more than a few percent of the time."""
+        rest = max(self.spec.checkpoint_every_s, SAVING_SHARE * self._saving_s if self.spec.checkpoint_every_s else 0.0)
+        return time.monotonic() - self._saved_at >= rest
+
+    def _checkpoint_if_due(self) -> None:
+        ended, stopping = self.steps >= self.spec.stop_at_steps or self.plateau is not None, self.stop.is_set()
+        if ended or stopping or self._save_is_due() or self.steps in self.spec.changes:
+            began = time.monotonic()
             save_checkpoint(self.agent, self.folder / "checkpoints", steps=self.steps)
             self._saved_at = time.monotonic()
+            self._saving_s = self._saved_at - began
         if stopping and not ended:
             raise Stopped(str(self.folder))
 
-    def _finish(self) -> RunResult:
+    def finish(self) -> RunResult:
+        """Value the final policy and write result.json, the last file of a run.
+
+        Raises:
+            RunError: no episode ended although the run is judged by its episodes.
+            StorageError: the write failed.
+        """
+        drawn: float | None = None
+        episodes: list[float] = []
         if self.kind == "online":
             returns = [row.metrics["train/return_mean"] for row in self.rows if "train/return_mean" in row.metrics]
             if not returns:
                 raise RunError(f"{self.folder}: no episode ended in {self.steps} steps; raise budget.steps")
-            value, episodes = math.fsum(returns) / len(returns), []
+            value = math.fsum(returns) / len(returns)
             measure = "training return per episode, mean over the run"
+        elif self.evaluator.exact and not self.agent.stochastic:  # the policy of the last mark is the final one
+            value, measure = self.rows[-1].metrics[VALUE], self.evaluator.measure
         else:
-            final = self.evaluator(self.agent.policy(), episodes=self.evaluation.final_episodes)
+            policy, n_episodes = self.agent.policy(), self.evaluation.final_episodes
+            final = self.evaluator(policy, episodes=n_episodes)
             value, episodes, measure = final.value, list(final.episode_returns), self.evaluator.measure
+            if self.agent.stochastic:
+                drawn = self.evaluator(policy, episodes=n_episodes, stochastic=True).value
         result = RunResult(
-            steps=self.steps,
+            steps=self.agent.steps,
             episodes=self.rows[-1].episodes,
             value=value,
             measure=measure,
             episode_returns=episodes,
+            stochastic_value=drawn,
             execution=dict(self.agent.execution_report),
+            ended=self.plateau if self.steps < self.spec.budget_steps else None,
+            warnings=tuple(dict.fromkeys(text for row in self.rows for text in row.warnings or ())) or None,
         )
-        write_atomic(self.folder / "result.json", result.model_dump_json(indent=1) + "\n")
+        write_atomic(self.folder / "result.json", result.model_dump_json(indent=1, exclude_none=True) + "\n")
         return result
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint of the run in ``folder``; its name is the steps it was taken after."""
+    return max((folder / "checkpoints").glob("[0-9]*"), default=None)
+
+
+def inherit(folder: Path, source: Path, *, steps: int) -> None:
+    """Give the run in ``folder`` the checkpoint and the reports that the run in ``source`` had after ``steps``.
+
+    A run that has a checkpoint is left alone. Cut off anywhere and repeated, it does the same.
+
+    Raises:
+        RunDirectoryError: ``source`` has no such checkpoint.
+    """
+    if newest_checkpoint(folder) is not None:
+        return
+    name = f"{steps:015d}"
+    if not (source / "checkpoints" / name).is_dir():
+        raise RunDirectoryError(
+            f"{source}: there is no checkpoint after {steps} steps, which {folder} is to go on from; "
+            "restore it from a copy"
+        )
+    lines = (source / "reports.jsonl").read_bytes().splitlines(keepends=True)
+    write_atomic(folder / "reports.jsonl", b"".join(line for line in lines if json.loads(line)["step"] <= steps))
+    copy_folder(source / "checkpoints" / name, folder / "checkpoints" / name)
 
 
 def save_checkpoint(agent: Agent, folder: Path, *, steps: int) -> Path:

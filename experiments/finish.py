@@ -8,20 +8,22 @@ from typing import Any
 from policylab.agents.bundle import Lineage, write_bundle
 from policylab.agents.policy import StoredPolicy
 from policylab.envs.make import make_env
+from policylab.experiments.baselines import baseline_documents, score_document
 from policylab.experiments.outcome import (
     FinishedRun,
     best_run,
     cost_document,
+    ended_early,
     exact_document,
     finished_runs,
     interval_document,
     of_role,
-    policy_of,
     search_document,
     value_interval,
     warnings_about,
     winner_of,
 )
+from policylab.experiments.packaging import policy_of
 from policylab.experiments.reporting import write_run_report
 from policylab.experiments.rundir import RunDirectory
 from policylab.files import write_atomic
@@ -31,12 +33,12 @@ def finish(run: RunDirectory) -> dict[str, Any]:
     """Summarise a fully trained experiment, package its best policy and write its report.
 
     Returns:
-        The result document, also written as result.json: run_dir, status, selected, confirmed, exact, cost,
-        policy_bundle, report, execution, warnings.
+        The result document, also written as result.json: run_dir, status, selected, confirmed, exact, baselines,
+        score, cost, ended_early, policy_bundle, report, execution, warnings.
     """
     runs = finished_runs(run)
     chosen = best_run(runs, trial=winner_of(run))
-    policy = policy_of(run, chosen)
+    policy = policy_of(run.path / chosen.spec.path)
     document = _document(run, runs, policy=policy)
     _write_bundle(run, chosen, policy=policy, document=document)
     write_run_report(run, runs, policy=policy, document=document)
@@ -51,6 +53,8 @@ def _document(run: RunDirectory, runs: list[FinishedRun], *, policy: StoredPolic
     tuned = of_role(runs, "tune", trial=winner)
     selected = value_interval(tuned, root_seed=root)
     confirmed = value_interval(confirm, root_seed=root) if confirm else None
+    exact = exact_document(run, policy, n_candidates=len(tuned), confirmed=confirmed)
+    baselines, failed = baseline_documents(run, policy)
     return {
         "schema_version": 1,
         "run_dir": str(run.path),
@@ -59,13 +63,16 @@ def _document(run: RunDirectory, runs: list[FinishedRun], *, policy: StoredPolic
         "config_hash": run.config.config_hash,
         "selected": interval_document(selected, measure=measure),
         "confirmed": interval_document(confirmed, measure=measure),
-        "exact": exact_document(run, policy, n_candidates=len(tuned), confirmed=confirmed),
+        "exact": exact,
+        "baselines": baselines,
+        "score": score_document(exact, baselines, confirmed=confirmed),
         "search": search_document(run, runs),
         "cost": cost_document(run),
+        "ended_early": ended_early(runs),
         "execution": runs[0].result.execution,
         "policy_bundle": str(run.path / "bundle"),
         "report": str(run.path / "report.html"),
-        "warnings": warnings_about(runs, trial=winner),
+        "warnings": [*warnings_about(runs, trial=winner), *failed],
     }
 
 

@@ -24,8 +24,8 @@ def importances(history: History, space: Space) -> Importances | str:
     """Return each parameter's share of the variance of the values, or a sentence that says why there is none.
 
     Configurations are compared at the largest resource that `MIN_TRIALS` of them have a value at, by the mean over
-    their seeds. Ranges enter on the scale they are searched on. A parameter that does not exist in every
-    configuration is left out.
+    their seeds. Forks are left out: most of their training was with other values. Ranges enter on the scale they are
+    searched on. A parameter that does not exist in every configuration is left out.
 
     Source: Hutter, Hoos and Leyton-Brown, ICML 2014 (fANOVA), as in ``optuna.importance``.
     """
@@ -58,7 +58,7 @@ def _values(history: History) -> tuple[int, dict[int, float]]:
 
 
 def _means(history: History, resource: int) -> Iterator[tuple[int, float]]:
-    for trial in history.trials.values():
+    for trial in (trial for trial in history.trials.values() if trial.parent is None):
         values = [value for value in trial.values_at(resource).values() if np.isfinite(value)]
         if values:
             yield trial.id, float(np.mean(values))

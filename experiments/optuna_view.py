@@ -11,7 +11,7 @@ per configuration, its number = the trial's.
 | COMPLETE | has a value at the full budget and gets no more seeds |
 | PRUNED | given up before |
 | FAIL | a run failed, or its value is not a number |
-| user attributes | folder, seeds (value and resource of each), stop_reason, error, confirmed |
+| user attributes | folder, seeds (value and resource of each), stop_reason, error, parent (of a fork), confirmed |
 """
 
 from __future__ import annotations
@@ -208,6 +208,7 @@ def _attributes(trial: Trial, view: StudyView) -> dict[str, Any]:
         "seeds": seeds,
         "stop_reason": trial.stopped or short,
         "error": next((run.error for run in trial.runs.values() if run.error), None),
+        "parent": None if trial.parent is None else {"trial": trial.parent, "resource": trial.origin},
     }
     if view.outcome is not None and trial.id in (view.outcome["winner"], view.outcome["default"]):
         values = list(view.confirmed(trial.id).values())

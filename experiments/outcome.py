@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from policylab.agents.build import make_agent
 from policylab.agents.policy import StoredPolicy
-from policylab.envs.settings import EnvSettings
 from policylab.errors import RunError
 from policylab.experiments.evaluation import ExactEvaluator, exact_table, greedy_actions
 from policylab.experiments.rundir import RunDirectory
+from policylab.experiments.standing import schedule_document
 from policylab.experiments.statistics import Interval, mean_interval, probability_of_improvement, seed_warning
 from policylab.experiments.study import read_history, read_outcome
 from policylab.files import read_lines
@@ -99,23 +98,6 @@ def best_run(runs: Sequence[FinishedRun], *, trial: int) -> FinishedRun:
     return max(of_role(runs, "tune", trial=trial), key=lambda one: (one.result.value, -one.spec.index))
 
 
-def policy_of(run: RunDirectory, one: FinishedRun) -> StoredPolicy:
-    """Restore the greedy policy a run ended with, from its last checkpoint.
-
-    Raises:
-        RunError: the run has no checkpoint.
-        CheckpointError: it is damaged.
-    """
-    checkpoints = sorted((run.path / one.spec.path / "checkpoints").glob("[0-9]*"))
-    if not checkpoints:
-        raise RunError(f"{run.path / one.spec.path} has no checkpoint; delete its result.json and resume the run")
-    environment = EnvSettings.model_validate(one.spec.environment)
-    agent = make_agent(one.spec.agent, environment, seed=one.spec.seed, budget_steps=one.spec.budget_steps)
-    agent.restore(checkpoints[-1])
-    policy: StoredPolicy = agent.policy()
-    return policy
-
-
 def exact_document(
     run: RunDirectory, policy: StoredPolicy, *, n_candidates: int, confirmed: Interval | None
 ) -> dict[str, Any] | None:
@@ -148,10 +130,15 @@ def exact_document(
 
 
 def cost_document(run: RunDirectory) -> dict[str, Any]:
-    """Return what the experiment cost: {env_steps, wall_s elapsed, cpu_s summed over runs, trials, runs}."""
+    """Return what the experiment cost: {env_steps, wall_s elapsed, cpu_s summed over runs, trials, runs}.
+
+    Of an agent that learns from recorded data also ``transitions`` learned from, which are no environment steps.
+    """
     costs = [read_lines(path) for path in sorted(run.path.glob("trials/*/*/cost.jsonl"))]
+    steps = sum(entry["steps"] for cost in costs for entry in cost)
+    recorded = getattr(run.config.agent, "dataset", None) is not None
     return {
-        "env_steps": sum(entry["steps"] for cost in costs for entry in cost),
+        **({"env_steps": 0, "transitions": steps} if recorded else {"env_steps": steps}),
         "wall_s": round(run.elapsed_s(), 3),
         "cpu_s": round(sum(entry["cpu_s"] for cost in costs for entry in cost), 3),
         "trials": len(list(run.path.glob("trials/*"))),
@@ -171,6 +158,7 @@ def search_document(run: RunDirectory, runs: Sequence[FinishedRun]) -> dict[str,
     found: dict[str, Any] = {
         **outcome.model_dump(mode="json", exclude={"schema_version"}),
         "configuration": dict(history.trials[outcome.winner].configuration),
+        "schedule": schedule_document(history, outcome.winner),
         "optimism_gap": None,
         "default_confirmed": None,
         "beats_default": None,
@@ -195,4 +183,20 @@ def warnings_about(runs: Sequence[FinishedRun], *, trial: int) -> list[str]:
     """Return what a reader of the numbers must know."""
     groups = [of_role(runs, role, trial=trial) for role in ("tune", "confirm")]
     found = [seed_warning(len(group)) for group in groups if group]
+    for one in (one for group in groups for one in group):
+        found += [f"{one.spec.path}: {text}" for text in one.result.warnings or ()]
     return list(dict.fromkeys(text for text in found if text))
+
+
+def ended_early(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
+    """Return the runs that ended before their budget: {run, reason, steps, unused_steps}."""
+    return [
+        {
+            "run": one.spec.path,
+            "reason": one.result.ended,
+            "steps": one.result.steps,
+            "unused_steps": max(one.spec.budget_steps - one.result.steps, 0),
+        }
+        for one in runs
+        if one.result.ended
+    ]

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from policylab.agents.build import make_agent
+from policylab.config import Document
 from policylab.envs.guards import findings
-from policylab.envs.make import resolve
-from policylab.experiments.evaluation import evaluation_kind, exact_table
+from policylab.envs.make import make_env, resolve
+from policylab.errors import UserError
+from policylab.experiments.evaluation import evaluation_kind, exact_evaluator
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search_plan import search_plan
 from policylab.experiments.statistics import seed_warning
 
 
-def plan(config: ExperimentConfig) -> dict[str, Any]:
+def plan(config: ExperimentConfig, *, document: Document | None = None) -> dict[str, Any]:
     """Build everything a run needs once, and return what running it means.
+
+    Args:
+        config: the experiment.
+        document: what it was read from, so that a message can name the line.
 
     Returns:
         {name, config_hash, trials, seeds, runs, steps_per_run, total_steps, search, environment, execution, evaluation,
@@ -25,10 +34,14 @@ def plan(config: ExperimentConfig) -> dict[str, Any]:
         UserError: the environment, agent and settings do not fit together.
     """
     specs = config.specs()
-    environment = resolve(config.env)
-    agent = make_agent(specs[0].agent, config.env, seed=specs[0].seed, budget_steps=config.budget.steps)
-    kind = evaluation_kind(config.evaluation.kind, agent)
-    exact = kind in ("auto", "exact") and exact_table(config.env) is not None
+    with _located(document, "env"):
+        environment = resolve(config.env)
+        make_env(config.env).close()
+    with _located(document, "agent"):
+        agent = make_agent(specs[0].agent, config.env, seed=specs[0].seed, budget_steps=config.budget.steps)
+    with contextlib.closing(agent), _located(document, "evaluation"):
+        kind = evaluation_kind(config.evaluation.kind, agent)
+        exact = exact_evaluator(config.env, agent.policy, kind=kind) is not None
     counts = {"tune": config.seeds.tune, "confirm": config.seeds.confirm}
     search = None if config.search is None else search_plan(config)
     return {
@@ -50,6 +63,32 @@ def plan(config: ExperimentConfig) -> dict[str, Any]:
         "warnings": [*(found.message for found in findings(config.env)), *_seed_warnings(counts)]
         + (search["advice"] if search else []),
     }
+
+
+@contextlib.contextmanager
+def _located(document: Document | None, section: str) -> Iterator[None]:
+    """Begin the message of a user error with the place of ``section``, or of the setting in it that it quotes."""
+    try:
+        yield
+    except UserError as error:
+        if document is None:
+            raise
+        lines = [_placed(document, section, message=line) for line in str(error).splitlines()]
+        raise type(error)("\n".join(lines)) from error
+
+
+def _placed(document: Document, section: str, *, message: str) -> str:
+    """Begin ``message`` with the place of the setting that it begins with or quotes."""
+    begins = re.match(rf"({section}(?:\.\w+)*): ", message)
+    if begins:
+        return f"{document.place(tuple(begins[1].split('.')))}: {message}"
+    quoted = (path for path, value in document.leaves(section) if _quotes(message, key=path[-1], value=value))
+    path = next(quoted, (section,))
+    return f"{document.place(path)}: {'.'.join(map(str, path))}: {message}"
+
+
+def _quotes(message: str, *, key: str | int, value: Any) -> bool:
+    return f"`{key}`" in message or f"'{value}'" in message
 
 
 def _extent(config: ExperimentConfig, search: dict[str, Any] | None) -> dict[str, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from policylab.envs.planners import evaluate_policy
 from policylab.errors import EnvironmentRuleError
 from policylab.experiments.evaluation import exact_table, greedy_actions, play_episode
 from policylab.experiments.outcome import FinishedRun, of_role, winner_of
-from policylab.experiments.report import episode_gif, write_report
+from policylab.experiments.report import Film, episode_gif, write_report
 from policylab.experiments.report.data import (
+    BaselineValue,
     Cost,
     Curves,
     EnvironmentFacts,
@@ -25,6 +27,7 @@ from policylab.experiments.report.data import (
     Grid,
     Lineage,
     ReportData,
+    Score,
 )
 from policylab.experiments.report.grid import grid_of
 from policylab.experiments.rundir import RunDirectory
@@ -32,6 +35,8 @@ from policylab.experiments.statistics import learning_curve
 from policylab.experiments.study_reporting import study_data
 from policylab.files import read_json
 from policylab.seeding import generator
+
+logger = logging.getLogger(__name__)
 
 EPISODES = 5
 
@@ -68,6 +73,8 @@ def report_data(
         selected=_estimate(document["selected"]),
         confirmed=_estimate(document["confirmed"]),
         exact=_exact(document["exact"]),
+        baselines=[_baseline(row) for row in document["baselines"]],
+        score=None if document["score"] is None else Score(**document["score"]),
         curves=[_curves(group) for role in ("tune", "confirm") if (group := of_role(runs, role, trial=winner_of(run)))],
         warnings=document["warnings"],
         tracking={key: str(tracking[key]) for key in ("uri", "experiment_id", "run_id") if tracking.get(key)},
@@ -94,6 +101,11 @@ def _estimate(interval: dict[str, Any] | None) -> Estimate | None:
         return None
     low, high = interval["ci"] or (float("nan"), float("nan"))
     return Estimate(interval["value"], low, high, interval["n_seeds"])
+
+
+def _baseline(row: dict[str, Any]) -> BaselineValue:
+    low, high = row["ci"] or (float("nan"), float("nan"))
+    return BaselineValue(row["name"], row["value"], low, high, n_episodes=row["n_episodes"])
 
 
 def _exact(document: dict[str, Any] | None) -> Exact | None:
@@ -143,11 +155,14 @@ def _episode(run: RunDirectory, policy: StoredPolicy) -> dict[str, Any]:
         env = make_env(run.config.env, render_mode="rgb_array")
     except EnvironmentRuleError:
         return {}
-    frames: list[Any] = []
+    frames = Film()
     try:
         returns = [play_episode(env, policy, rng=_episode_rng(run, i)) for i in range(EPISODES)]
         typical = sorted(range(EPISODES), key=returns.__getitem__)[EPISODES // 2]
         total = play_episode(env, policy, rng=_episode_rng(run, typical), frames=frames)
+    except Exception:  # a machine without graphics: whatever the drawing library comes up with, the numbers are there
+        logger.warning("no episode could be drawn", exc_info=True)
+        return {}
     finally:
         env.close()
     pictures = [frame for frame in frames if frame is not None]
@@ -155,7 +170,7 @@ def _episode(run: RunDirectory, policy: StoredPolicy) -> dict[str, Any]:
         return {}
     path = episode_gif(pictures, run.path / "figures" / "episode.gif")
     caption = (
-        f"A greedy episode of the packaged policy: return {total:g} in {len(frames) - 1} steps, "
+        f"A greedy episode of the packaged policy: return {total:g} in {frames.n_shots - 1} steps, "
         f"the median of {EPISODES} episodes."
     )
     return {"episode_gif": path.read_bytes(), "episode_caption": caption}

@@ -6,6 +6,7 @@
 | config.yaml | the resolved configuration, valid input for `policylab run` |
 | sessions.jsonl | seconds of each call of run or resume |
 | trials/TTTT/ROLE-NNN/ | one run each: see `policylab.runspec` |
+| baselines.jsonl | classical baselines of the environment: see `policylab.experiments.baselines` |
 | result.json | what `policylab run --json` prints |
 | bundle/, report.html, figures/, tracking.json | made from the above |
 """
@@ -16,6 +17,8 @@ import dataclasses
 import datetime
 import platform
 import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +31,9 @@ from policylab.envs.make import resolve
 from policylab.errors import RunDirectoryError, StorageError
 from policylab.experiments.schema import ExperimentConfig, load_file
 from policylab.files import append_line, read_lines, write_atomic
-from policylab.runspec import RunSpec, read_model
+from policylab.runspec import RunSpec, place_spec, read_model
 
+N_WRITERS = 16
 Status = Literal["running", "finished", "interrupted", "failed"]
 
 
@@ -87,6 +91,13 @@ class RunDirectory:
         """Return the elapsed seconds of all sessions; one that was killed has left none."""
         return float(sum(session["wall_s"] for session in read_lines(self.path / "sessions.jsonl")))
 
+    def folders(self, specs: Sequence[RunSpec]) -> list[Path]:
+        """Return the `folder` of each run; the disk is waited for by many threads."""
+        if len(specs) < 2:
+            return [self.folder(spec) for spec in specs]
+        with ThreadPoolExecutor(N_WRITERS) as writers:
+            return list(writers.map(self.folder, specs))
+
     def folder(self, spec: RunSpec) -> Path:
         """Return the folder of one run, made with its spec.json if absent.
 
@@ -96,13 +107,7 @@ class RunDirectory:
             RunDirectoryError: the folder holds another run.
         """
         folder = self.path / spec.path
-        file = folder / "spec.json"
-        held: RunSpec | None = read_model(RunSpec, file) if file.exists() else None
-        if held is not None and held.model_copy(update={"stop_at_steps": spec.stop_at_steps}) != spec:
-            raise RunDirectoryError(f"{file} is not the run that config.yaml describes; restore it from a copy")
-        if held is None or held.stop_at_steps < spec.stop_at_steps:
-            (folder / "result.json").unlink(missing_ok=True)
-            write_atomic(file, spec.model_dump_json(indent=1) + "\n")
+        place_spec(folder, spec, source="config.yaml")
         return folder
 
 
@@ -176,7 +181,7 @@ def git_commit() -> str | None:
 def versions() -> dict[str, str]:
     """Return the versions that can change a result."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("policylab", "gymnasium", "numpy", "numba"):
+    for package in ("policylab", "gymnasium", "numpy", "numba", "ray", "torch"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

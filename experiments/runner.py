@@ -14,8 +14,9 @@ from policylab.experiments.optuna_live import LiveView
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.study import confirmation, read_history, search
 from policylab.experiments.tracking import open_tracker
+from policylab.experiments.tuning_jobs import RECORD
 from policylab.files import locked
-from policylab.launchers import LocalLauncher, Progress
+from policylab.launchers import Progress, open_launcher
 from policylab.runspec import RunSpec
 from policylab.tuning.history import History
 
@@ -50,6 +51,11 @@ def drive(run: RunDirectory, *, observer: Observer | None = None) -> dict[str, A
         KeyboardInterrupt: asked to stop; every run is saved and the status is ``interrupted``.
         UserError, RunError: a run failed; the others finished and are kept.
     """
+    if (run.path / RECORD).exists():
+        raise UserError(
+            f"{run.path} was imported from SageMaker: there are no runs to go on with; train its best one by "
+            f"`policylab study best {run.path} > best.yaml`, then `policylab run best.yaml`"
+        )
     with locked(run.path / "run.lock"):
         config = run.config
         run.set_status("running")
@@ -85,12 +91,12 @@ def _train(run: RunDirectory, observer: Observer) -> None:
 
 def _launch(run: RunDirectory, specs: Sequence[RunSpec], *, observe: Callable[[Sequence[Progress]], None]) -> None:
     """Execute every run that has no result yet."""
-    folders = [run.folder(spec) for spec in specs]
+    folders = run.folders(specs)
     waiting = [folder for folder in folders if not (folder / "result.json").exists()]
     if not waiting:
         return
-    n_workers = min(run.config.launcher.n_workers, len(waiting))
-    with LocalLauncher(n_workers=n_workers, log=run.path / "workers.log") as launcher:
+    n_workers = min(run.config.n_workers, len(waiting))
+    with open_launcher(run.config.launcher, n_workers=n_workers, folder=run.path) as launcher:
         handles = [launcher.submit(folder) for folder in waiting]
         while True:
             progress = [launcher.poll(handle) for handle in handles]

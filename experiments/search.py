@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
 from pydantic import Field, ValidationError, model_validator
 
-from policylab.config import Document, Settings, data_path, put, validate
+from policylab.agents.registry import AGENTS
+from policylab.config import Document, KeyPath, Settings, data_path, put, validate
 from policylab.errors import ConfigError
 from policylab.tuning.limits import Limits
 from policylab.tuning.scheduler import SCHEDULERS, Horizon
@@ -32,6 +33,13 @@ else:
     ]
 
 
+BLIND = ("grid", "random")
+"""Searchers that propose the same whatever the results."""
+
+PATIENT = ("fixed", "hyperband", "population")
+"""Schedulers that wait for the results they want, however many runs may be under way."""
+
+
 class SearchSettings(Settings):
     """What to search, how, and for how long. The file's own agent settings are the configuration to beat."""
 
@@ -42,7 +50,7 @@ class SearchSettings(Settings):
     warm_start: WarmStartSettings | None = Field(default=None, description="earlier studies to learn from")
     metric: str = Field(default="eval/return_mean", description="a metric of the reports")
     mode: Literal["max", "min"] = Field(default="max", description="whether larger or smaller is better")
-    parallel: int | None = Field(default=None, ge=1, description="runs at once; default: the launcher's workers")
+    parallel: int | None = Field(default=None, ge=1, description="runs at once; default: the launcher's choice")
     storage: str | None = Field(
         default=None,
         pattern=r"^(none|[A-Za-z][A-Za-z0-9+.-]*://.+)$",
@@ -66,20 +74,47 @@ class SearchSettings(Settings):
         """1 to maximise, -1 to minimise: histories hold larger-is-better values."""
         return 1.0 if self.mode == "max" else -1.0
 
+    def places(self, config: ExperimentConfig) -> int:
+        """Return how many runs may be under way: as set, else one for each worker, or a batch.
+
+        A launcher that advances runs in batches gets a whole one where no decision waits for the results of another.
+        """
+        if self.parallel is not None:
+            return self.parallel
+        settled = self.limits.target is None and self.limits.not_improving is None and self.warm_start is None
+        blind = self.searcher.kind in BLIND and self.scheduler.kind in PATIENT
+        batch: int = getattr(config.launcher, "batch", config.n_workers)
+        return batch if settled and blind else config.n_workers
+
     def horizon(self, *, budget_steps: int, n_seeds: int) -> Horizon:
         """Return what the scheduler may plan with."""
         return Horizon(
-            max_resource=budget_steps, budget=self.limits.steps, n_seeds=n_seeds, n_trials=self.limits.trials
+            max_resource=budget_steps,
+            budget=self.limits.steps,
+            n_seeds=n_seeds,
+            n_trials=self.limits.trials,
+            space=self.space,
         )
 
 
-def configured(config: ExperimentConfig, configuration: Mapping[str, Any]) -> ExperimentConfig:
+def configured(
+    config: ExperimentConfig,
+    configuration: Mapping[str, Any],
+    *,
+    earlier: Sequence[tuple[int, Mapping[str, Any]]] = (),
+) -> ExperimentConfig:
     """Return the experiment with the values of ``configuration`` put in and without its search.
+
+    Args:
+        config: the experiment.
+        configuration: dotted path -> value.
+        earlier: configurations that hold before it, each with the step until which it does.
 
     Raises:
         ConfigError: the experiment does not take a value.
     """
     data = config.model_dump(mode="json", exclude={"search"})
+    data["stages"] = [{"until_steps": until, "settings": dict(settings)} for until, settings in earlier]
     for path, value in configuration.items():
         put(data, tuple(path.split(".")), value=value, place=path)
     _drop_leftovers(data, configuration, model=type(config))
@@ -140,9 +175,53 @@ def check_search(config: ExperimentConfig, document: Document) -> None:
         return
     space = config.search.space
     findings = space.check(lambda path, value: _fault(config, space, path=path, value=value))
+    findings += () if findings else _fixed_while_training(config, config.search)
     if findings:
         lines = [f"{document.place(('search', 'space', *where))}: {text}" for where, text in findings]
         raise ConfigError("\n".join(dict.fromkeys(lines)))
+
+
+def check_stages(config: ExperimentConfig, document: Document) -> None:
+    """Check that the agent takes the settings of every stage, and can change to them while it trains.
+
+    Raises:
+        ConfigError: every finding, one per line, at its place in the file.
+    """
+    lines = []
+    for number, stage in enumerate(config.stages):
+        for path, value in stage.settings.items():
+            try:
+                fault = change_fault(type(config.agent), path) or (configured(config, {path: value}) and None)
+            except ConfigError as error:
+                fault = str(error).splitlines()[0].removeprefix(f"{config.name}: ")
+            if fault:
+                place = document.place(("stages", number, "settings", path))
+                lines.append(f"{place}: {fault if fault.startswith(path) else f'{path}: {fault}'}")
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _fixed_while_training(config: ExperimentConfig, search: SearchSettings) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what a population would change although the agent cannot take it up while it trains."""
+    if search.scheduler.kind != "population":
+        return
+    kinds = search.space.parameters.get("agent.kind")
+    agents = {type(config.agent), *(AGENTS.load(kind).Settings for kind in (kinds.listed() if kinds else ()))}
+    for path in search.scheduler.explore or search.space.paths:
+        for fault in (fault for agent in agents if (fault := change_fault(agent, path))):
+            remedy = "list the paths that may change in scheduler.explore, copies inherit the others"
+            yield ("parameters", path), f"{path}: {fault}; {remedy}"
+            break
+
+
+def change_fault(agent: type[Settings], path: str) -> str | None:
+    """Return why the setting of an agent at the dotted ``path`` cannot change while it trains, or None."""
+    section, *names = path.split(".")
+    mutable: frozenset[str] = getattr(agent, "mutable", frozenset())
+    if section == "agent" and names and names[0] in mutable and names[-1] != "kind":
+        return None
+    kind = agent.model_fields["kind"].default
+    return f"it cannot change while `{kind}` trains (what can: {', '.join(sorted(mutable)) or 'nothing'})"
 
 
 def _fault(config: ExperimentConfig, space: Space, *, path: str, value: Any) -> str | None:

@@ -40,9 +40,9 @@ def search_plan(config: ExperimentConfig) -> dict[str, Any]:
     search = config.search
     assert search is not None
     space = with_default(config)
-    parallel = search.parallel or config.launcher.n_workers
+    parallel = search.places(config)
     horizon = search.horizon(budget_steps=config.budget.steps, n_seeds=config.seeds.tune)
-    trials, seeds = _trials_at_most(search, space), 1 if search.scheduler.kind in ONE_SEED else config.seeds.tune
+    trials, seeds = _trials_at_most(search, space), _seeds_at_most(config, search)
     worst = None if trials is None else trials * seeds * config.budget.steps
     return {
         "searcher": search.searcher.kind,
@@ -61,6 +61,12 @@ def search_plan(config: ExperimentConfig) -> dict[str, Any]:
             space, searcher=search.searcher.kind, scheduler=search.scheduler, horizon=horizon, parallel=parallel
         ),
     }
+
+
+def _seeds_at_most(config: ExperimentConfig, search: SearchSettings) -> int:
+    if search.scheduler.kind in ONE_SEED:
+        return 1
+    return int(getattr(search.scheduler, "seeds", None) or config.seeds.tune)
 
 
 def _trials_at_most(search: SearchSettings, space: Space) -> int | None:
@@ -106,7 +112,7 @@ class _Random:
 
 def _counts(history: History) -> dict[str, Any]:
     levels = sorted({run.until for _, run in history.runs()})
-    reached = Counter(level for _, run in history.runs() for level in levels if run.resource >= level)
+    reached = Counter(level for _, run in history.runs() for level in levels if run.origin < level <= run.resource)
     return {
         "trials": len(history.trials),
         "runs": sum(1 for _ in history.runs()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,19 @@ def _rank(one: Standing) -> tuple[bool, int, int, float, int]:
     return one.failed or not one.values, -one.resource, -len(one.values), -mean, one.trial
 
 
+def schedule_document(history: History, trial: int | None) -> list[dict[str, Any]] | None:
+    """Return the stages {until_steps, configuration} of a fork's training; None where one configuration held."""
+    stages = [] if trial is None else history.schedule(trial)
+    if len(stages) < 2:
+        return None
+    return [
+        {"until_steps": stage.until or history.max_resource, "configuration": dict(stage.configuration)}
+        for stage in stages
+    ]
+
+
 def saved_by_stopping(history: History) -> int:
-    """Return what runs that were not taken to a full training have left unused."""
-    ended = (run for _, run in history.runs() if run.state is not RunState.RUNNING)
-    return sum(history.max_resource - run.resource for run in ended)
+    """Return what runs that were not taken to a full training have left unused; a fork uses what another left."""
+    runs = [run for _, run in history.runs()]
+    left = sum(history.max_resource - run.resource for run in runs if run.state is not RunState.RUNNING)
+    return left - sum(history.max_resource - run.origin for run in runs if run.origin)

@@ -17,13 +17,16 @@ from pydantic import Field
 
 from policylab.config import Settings
 from policylab.errors import RunDirectoryError, RunError, UserError
+from policylab.experiments.execute import inherit
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.schema import CONFIGS, ExperimentConfig
 from policylab.experiments.search import SearchSettings, with_default
+from policylab.experiments.standing import saved_by_stopping
 from policylab.files import read_lines, write_atomic
-from policylab.launchers import Handle, LocalLauncher, State
-from policylab.runspec import ReportRow, RunSpec, read_model
+from policylab.launchers import Handle, Launcher, Progress, State, open_launcher
+from policylab.runspec import ParentRun, ReportRow, RunSpec, read_model
 from policylab.tuning.backend import Job
+from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History
 from policylab.tuning.log import EventLog
 from policylab.tuning.parents import find_parent, read_parent
@@ -62,49 +65,81 @@ class RunBackend:
         capacity: runs at once.
     """
 
-    def __init__(self, run: RunDirectory, config: ExperimentConfig, *, launcher: LocalLauncher, capacity: int) -> None:
+    def __init__(self, run: RunDirectory, config: ExperimentConfig, *, launcher: Launcher, capacity: int) -> None:
         assert config.search is not None
         self.capacity = capacity
         self._run = run
         self._config = config
         self._search: SearchSettings = config.search
         self._launcher = launcher
+        self._fresh: list[Job] = []
         self._jobs: dict[Handle, Job] = {}
         self._sent: dict[Handle, int] = {}
+        self._seen: dict[Handle, Progress] = {}
+        self._trials: dict[int, tuple[Configuration, ExperimentConfig]] = {}
 
     def submit(self, job: Job) -> None:
-        """Write the run's spec and queue it; it goes on from its checkpoint."""
-        trial = self._config.trial(job.configuration)
+        """Keep the job until all that are decided now can be queued together; a fork copies its parent at once."""
+        self._fresh.append(job)
+        if job.parent is not None:
+            self._queue()
+
+    def _queue(self) -> None:
+        """Write the specs of new jobs and queue them; each goes on from its checkpoint."""
+        fresh, self._fresh = self._fresh, []
+        specs = [self._spec(job) for job in fresh]
+        folders = self._run.folders(specs)
+        for folder, spec in zip(folders, specs, strict=True):
+            if spec.parent is not None:
+                source = self._run.path / spec.model_copy(update={"trial": spec.parent.trial}).path
+                inherit(folder, source, steps=spec.parent.steps)
+        for job, folder in zip(fresh, folders, strict=True):
+            handle = self._launcher.submit(folder)
+            self._jobs[handle] = job
+            self._sent[handle] = job.resource
+
+    def _spec(self, job: Job) -> RunSpec:
+        known, trial = self._trials.get(job.trial, (None, self._config))
+        if known != job.configuration:
+            trial = self._config.trial(job.configuration)
+            self._trials[job.trial] = job.configuration, trial
         spec = trial.spec("tune", job.seed, trial=job.trial, stop_at_steps=job.until)
-        spec = spec.model_copy(update={"config_hash": self._config.config_hash})
-        handle = self._launcher.submit(self._run.folder(spec))
-        self._jobs[handle] = job
-        self._sent[handle] = job.resource
+        parent = None if job.parent is None else ParentRun(trial=job.parent.trial, steps=job.parent.resource)
+        return spec.model_copy(update={"config_hash": self._config.config_hash, "parent": parent})
 
     def stop(self, trial: int, seed: int) -> None:
         """Ask a run to save and stop."""
+        self._queue()
         for handle, job in self._jobs.items():
             if (job.trial, job.seed) == (trial, seed):
                 self._launcher.stop(handle)
 
     def wait(self) -> Sequence[Mapping[str, Any]]:
-        """Return new report rows and ended runs, in the order the jobs were submitted."""
-        while self._jobs:
-            events: list[Mapping[str, Any]] = []
-            for handle, job in list(self._jobs.items()):
-                progress = self._launcher.poll(handle)  # before the rows: what is written later comes next time
-                events += self._reports(handle, job)
-                if progress.state.ended:
-                    del self._jobs[handle]
-                    events.append({"event": "end", "trial": job.trial, "seed": job.seed, "error": progress.error})
-            if events:
-                return events
+        """Return new report rows and ended runs, in the order the jobs were submitted; nothing after a while.
+
+        It does not wait for ever: the study has a limit of time to keep even while no run reports.
+        """
+        self._queue()
+        events = self._news()
+        if not events and self._jobs:
             self._launcher.wait(timeout_s=WAIT_S)
-        return []
+            events = self._news()
+        return events
+
+    def _news(self) -> list[Mapping[str, Any]]:
+        events: list[Mapping[str, Any]] = []
+        for handle, job in list(self._jobs.items()):
+            progress = self._launcher.poll(handle)  # before the rows: what is written later comes next time
+            if progress == self._seen.get(handle) or progress.state is State.WAITING:
+                continue
+            self._seen[handle] = progress
+            events += self._reports(handle, job)
+            if progress.state.ended:
+                del self._jobs[handle], self._seen[handle]
+                events.append({"event": "end", "trial": job.trial, "seed": job.seed, "error": progress.error})
+        return events
 
     def _reports(self, handle: Handle, job: Job) -> list[Mapping[str, Any]]:
-        if self._launcher.poll(handle).state is State.WAITING:
-            return []
         found: list[Mapping[str, Any]] = []
         for row in map(ReportRow.model_validate, read_lines(handle.folder / "reports.jsonl")):
             value = row.metrics.get(self._search.metric)
@@ -133,12 +168,13 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
     scheduler = SCHEDULERS.load(settings.scheduler.kind).make(settings.scheduler, horizon)
     searcher = make_searcher(config, space, root=run.path.parent)
     log = EventLog(run.path / "study" / "events.jsonl")
-    capacity = settings.parallel or config.launcher.n_workers
+    capacity = settings.places(config)
     log.open(study_facts(settings.model_dump(mode="json", exclude={"storage"}), seed=config.seeds.root))
     limits = settings.limits
     if limits.target is not None:
         limits = limits.model_copy(update={"target": settings.sign * limits.target})
-    with LocalLauncher(n_workers=min(capacity, config.launcher.n_workers), log=run.path / "workers.log") as launcher:
+    n_workers = min(capacity, config.n_workers)
+    with open_launcher(config.launcher, n_workers=n_workers, folder=run.path) as launcher:
         study = Study(
             searcher=searcher,
             scheduler=scheduler,
@@ -217,13 +253,24 @@ def read_history(run: RunDirectory) -> History:
 
 
 def confirmation(config: ExperimentConfig, *, outcome: Outcome, history: History) -> list[RunSpec]:
-    """Return the runs that confirm winner and default on fresh seeds, with the full budget."""
+    """Return the runs that confirm winner and default on fresh seeds, with the full budget.
+
+    A winner that is a schedule, the end of a line of forks, is trained anew through all of its configurations.
+    """
     specs = []
     for trial in dict.fromkeys([outcome.winner, outcome.default]):
-        configuration = history.trials[trial].configuration if trial in history.trials else {}
-        for spec in config.trial(configuration).specs(("confirm",), trial=trial):
+        experiment = trial_experiment(config, history, trial=trial) if trial in history.trials else config.trial({})
+        for spec in experiment.specs(("confirm",), trial=trial):
             specs.append(spec.model_copy(update={"config_hash": config.config_hash}))
     return specs
+
+
+def trial_experiment(config: ExperimentConfig, history: History, *, trial: int) -> ExperimentConfig:
+    """Return the experiment that trains, from the start, as the run of ``trial`` was trained."""
+    *earlier, last = history.schedule(trial)
+    return config.trial(
+        last.configuration, earlier=[(stage.until, stage.configuration) for stage in earlier if stage.until is not None]
+    )
 
 
 def _outcome(history: History, *, winner: int | None, reason: str, own: Mapping[str, Any] | None) -> Outcome:
@@ -231,16 +278,16 @@ def _outcome(history: History, *, winner: int | None, reason: str, own: Mapping[
     if winner is None:
         first = f"; the first failed with: {failed[0].error}" if failed else ""
         raise (UserError if failed else RunError)(f"no configuration could be trained ({reason}){first}")
-    same = [trial.id for trial in history.trials.values() if own is not None and dict(trial.configuration) == dict(own)]
-    runs = [run for _, run in history.runs()]
+    founders = (trial for trial in history.trials.values() if trial.parent is None)
+    same = [trial.id for trial in founders if own is not None and dict(trial.configuration) == dict(own)]
     return Outcome(
         reason=reason,
         winner=winner,
         default=same[0] if same else len(history.trials),
         n_trials=len(history.trials),
-        n_runs=len(runs),
+        n_runs=sum(1 for _ in history.runs()),
         n_failed=len(failed),
         spent_steps=history.spent,
         saved_by_resuming_steps=history.saved,
-        saved_by_stopping_steps=sum(history.max_resource - run.resource for run in runs),
+        saved_by_stopping_steps=saved_by_stopping(history),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,10 +14,11 @@ from policylab.config import Document, assign
 from policylab.errors import RunDirectoryError, RunError
 from policylab.experiments.importances import importances
 from policylab.experiments.rundir import RunDirectory
-from policylab.experiments.standing import Standing, saved_by_stopping, standing, standings
+from policylab.experiments.standing import Standing, saved_by_stopping, schedule_document, standing, standings
+from policylab.experiments.study import trial_experiment
 from policylab.experiments.study_view import StudyView, read_study
 from policylab.experiments.tracking.run_view import read_object
-from policylab.files import locked
+from policylab.files import canonical_json, locked
 from policylab.tuning.history import RunState, Trial
 from policylab.tuning.scheduler import SCHEDULERS
 
@@ -55,6 +56,7 @@ def show_document(run: RunDirectory) -> dict[str, Any]:
         "runs": sum(1 for _ in view.history.runs()),
         "failed_runs": failed,
         "best": best,
+        "schedule": schedule_document(view.history, best),
         "leaders": [_row(one, view, rank=rank) for rank, one in enumerate(ranked, start=1)],
         "selected": result.get("selected"),
         "confirmed": result.get("confirmed"),
@@ -82,6 +84,7 @@ def _row(one: Standing, view: StudyView, *, rank: int) -> dict[str, Any]:
     return {
         "rank": rank,
         "trial": one.trial,
+        "parent": None if trial.parent is None else {"trial": trial.parent, "steps": trial.origin},
         "configuration": dict(trial.configuration),
         "value": None if interval is None else interval.value,
         "ci": [interval.low, interval.high] if interval is not None and bounded else None,
@@ -143,7 +146,10 @@ def best_document(run: RunDirectory) -> dict[str, Any]:
     if trial is None:
         raise RunError(f"{run.path}: no configuration has a value yet; see `policylab study show {run.path}`")
     configuration = dict(view.history.trials[trial].configuration)
-    experiment = run.config.trial(configuration).model_dump(mode="json", exclude={"search"})
+    schedule = schedule_document(view.history, trial)
+    experiment = trial_experiment(run.config, view.history, trial=trial).model_dump(mode="json", exclude={"search"})
+    if schedule is None:
+        del experiment["stages"]
     result, interval = _result(run), standing(view.history.trials[trial]).interval(sign=view.sign)
     selected = None
     if interval is not None:
@@ -154,7 +160,8 @@ def best_document(run: RunDirectory) -> dict[str, Any]:
         "final": view.outcome is not None,
         "trial": trial,
         "configuration": configuration,
-        "set": set_options(configuration),
+        "schedule": schedule,
+        "set": [*set_options(configuration), *([f"stages={canonical_json(experiment['stages'])}"] if schedule else [])],
         "selected": result.get("selected") or selected,
         "confirmed": result.get("confirmed"),
         "yaml": yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True),
@@ -177,23 +184,25 @@ def _yaml_text(value: Any) -> str:
     return text if read == value or not isinstance(value, str) else json.dumps(value)
 
 
-def set_line(configuration: Mapping[str, Any]) -> str:
-    """Return the options as one line for a shell; the last one leaves the search out.
+def set_line(options: Sequence[str]) -> str:
+    """Return ``path=value`` options as one line for a shell; the last one leaves the search out.
 
-    >>> set_line({"agent.kind": "sarsa"})
+    >>> set_line(set_options({"agent.kind": "sarsa"}))
     '--set agent.kind=sarsa --set search=null'
     """
-    return " ".join(f"--set {shlex.quote(option)}" for option in [*set_options(configuration), "search=null"])
+    return " ".join(f"--set {shlex.quote(option)}" for option in [*options, "search=null"])
 
 
 def export_rows(view: StudyView) -> Iterator[dict[str, Any]]:
     """Yield one row per trial, seed and report; a run without a report has one row without a value.
 
-    Values are in the metric's own direction; ``seed`` is the number of the tuning seed.
+    What a fork inherited is in its parent's rows: ``parent`` and ``parent_resource`` say from where it went on. Values
+    are in the metric's own direction; ``seed`` is the number of the tuning seed.
     """
     for trial, run in view.history.runs():
         state, reason = _state(trial, view)
-        reports: list[tuple[int | None, float]] = [*run.curve.items()] or [(None, math.nan)]
+        own = [(resource, value) for resource, value in run.curve.items() if resource > run.origin]
+        reports: list[tuple[int | None, float]] = [*own] or [(None, math.nan)]
         for resource, value in reports:
             yield {
                 "trial": trial.id,
@@ -203,6 +212,8 @@ def export_rows(view: StudyView) -> Iterator[dict[str, Any]]:
                 "run_state": run.state.value,
                 "trial_state": state,
                 "reason": reason,
+                "parent": trial.parent,
+                "parent_resource": None if trial.parent is None else run.origin,
                 **{path: trial.configuration.get(path) for path in view.space.paths},
             }
 

@@ -16,7 +16,7 @@ from policylab.experiments.report.study_data import Axis, Ending, Importances, M
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import with_default
-from policylab.experiments.standing import standing, standings
+from policylab.experiments.standing import schedule_document, standing, standings
 from policylab.experiments.statistics import independent_difference
 from policylab.experiments.study import Outcome, read_outcome
 from policylab.files import read_lines
@@ -81,6 +81,10 @@ def course(config: ExperimentConfig, events: Sequence[Mapping[str, Any]], *, out
         saved_by_stopping=outcome.saved_by_stopping_steps,
         importances=mattered if isinstance(mattered, Importances) else None,
         no_importances=mattered if isinstance(mattered, str) else "",
+        schedule=[
+            (stage["until_steps"], stage["configuration"])
+            for stage in schedule_document(replay.history, outcome.winner) or ()
+        ],
     )
 
 
@@ -111,6 +115,8 @@ class Replay:
             self.history.apply(event)
             if event["event"] == "start":
                 self._entered[event["trial"]] = event["until"]
+            elif event["event"] == "fork":
+                self._entered[event["trial"]] = self._entered[event["parent"]]
             elif event["event"] == "end":
                 self._ended(event["trial"], event["seed"])
 
@@ -148,6 +154,8 @@ class Replay:
             entered=self._entered[trial.id],
             ending=ending,
             reason=errors[0] if errors else trial.stopped or "",
+            parent=trial.parent,
+            origin=trial.origin,
         )
 
     def _tried_run(self, trial: Trial, run: Run) -> TriedRun:

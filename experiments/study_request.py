@@ -10,16 +10,20 @@ from policylab.experiments.search import with_default
 from policylab.tuning.request_validation import validate_request
 from policylab.tuning.sagemaker_request import TuningJob, tuning_job_request
 
-LOCAL = {"search", "launcher", "tracking", "description"}
-"""Sections that a training container has no use for."""
+LOCAL = {"search", "launcher", "tracking", "description", "stages"}
+"""Sections that a training container has no use for; beside a search there are no stages."""
 
 
-def request_document(config: ExperimentConfig) -> dict[str, Any]:
+def request_document(config: ExperimentConfig, *, training_job: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return {request, not_expressible, errors, warnings, unchecked} for an experiment with a search.
 
     ``unchecked`` says why the request's structure was not checked against the service model, or is None.
+
+    Args:
+        config: the experiment.
+        training_job: definition of the training jobs; default: one with placeholders.
     """
-    request, lost = tuning_job_request(tuning_job(config))
+    request, lost = tuning_job_request(tuning_job(config, training_job=training_job))
     validation = validate_request(request)
     return {
         "request": request,
@@ -30,7 +34,7 @@ def request_document(config: ExperimentConfig) -> dict[str, Any]:
     }
 
 
-def tuning_job(config: ExperimentConfig) -> TuningJob:
+def tuning_job(config: ExperimentConfig, *, training_job: Mapping[str, Any] | None = None) -> TuningJob:
     """Return the search of an experiment in plain terms."""
     search = config.search
     assert search is not None
@@ -43,13 +47,20 @@ def tuning_job(config: ExperimentConfig) -> TuningJob:
         limits=search.limits,
         metric=search.metric,
         goal="maximize" if search.mode == "max" else "minimize",
-        parallel=search.parallel or config.launcher.n_workers,
+        parallel=search.places(config),
         n_seeds=config.seeds.tune,
         reports=config.evaluation.marks,
         seed=config.seeds.root,
-        static=dict(_static(config.model_dump(mode="json", exclude=LOCAL), searched=list(search.space.parameters))),
+        static=_all_static(config) if training_job is None else {},  # else the experiment's file travels along
         warm_start=(warm_start["kind"], warm_start["parents"]) if warm_start else None,
+        training_job=training_job,
     )
+
+
+def _all_static(config: ExperimentConfig) -> dict[str, Any]:
+    assert config.search is not None
+    searched = list(config.search.space.parameters)
+    return dict(_static(config.model_dump(mode="json", exclude=LOCAL), searched=searched))
 
 
 def _static(value: Any, *, searched: list[str], path: str = "") -> Iterator[tuple[str, Any]]:

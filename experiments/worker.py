@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from policylab.errors import PolicylabError, UserError
 from policylab.experiments.execute import Stopped, execute
+from policylab.experiments.packaging import package_run
 from policylab.runspec import ReportRow
 
 logger = logging.getLogger(__name__)
@@ -22,9 +23,9 @@ def serve(commands: IO[str], events: IO[str]) -> None:
     The end of ``commands`` (the parent closed it, or died) makes the current run save and stop.
     """
     inbox = _Inbox(commands)
-    while (folder := inbox.runs.get()) is not None:
+    while (command := inbox.runs.get()) is not None:
         inbox.begin()
-        _send(events, **_outcome(folder, events, stop=inbox.stop))
+        _send(events, **_outcome(command, events, stop=inbox.stop))
 
 
 class _Inbox(threading.Thread):
@@ -32,7 +33,7 @@ class _Inbox(threading.Thread):
 
     def __init__(self, commands: IO[str]) -> None:
         super().__init__(daemon=True)
-        self.runs: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self.runs: queue.SimpleQueue[dict[str, str] | None] = queue.SimpleQueue()
         self.stop = threading.Event()
         self._commands = commands
         self._closed = False
@@ -42,7 +43,7 @@ class _Inbox(threading.Thread):
         for line in self._commands:
             command = json.loads(line)
             if "run" in command:
-                self.runs.put(Path(command["run"]))
+                self.runs.put(command)
             else:
                 self.stop.set()
         self._closed = True
@@ -55,21 +56,32 @@ class _Inbox(threading.Thread):
             self.stop.clear()
 
 
-def _outcome(folder: Path, events: IO[str], *, stop: threading.Event) -> dict[str, Any]:
-    def report(row: ReportRow) -> None:
-        value = row.metrics.get("eval/return_mean", row.metrics.get("train/return_mean"))
-        _send(events, event="progress", steps=row.step, value=value)
-
+def _outcome(command: dict[str, str], events: IO[str], *, stop: threading.Event) -> dict[str, Any]:
+    folder = Path(command["run"])
     try:
-        execute(folder, on_row=report, stop=stop)
+        execute(folder, on_row=lambda row: _send(events, **progress(row)), stop=stop)
+        if "bundle" in command:
+            package_run(folder, into=Path(command["bundle"]))
     except Stopped:
         return {"event": "stopped"}
-    except PolicylabError as error:
-        return {"event": "failed", "error": str(error), "user_error": isinstance(error, UserError)}
     except Exception as error:  # an environment or agent of the user's may raise anything
-        logger.exception("run %s failed", folder)
-        return {"event": "failed", "error": f"{type(error).__name__}: {error}"}
+        if not isinstance(error, PolicylabError):
+            logger.exception("run %s failed", folder)
+        return failure(error)
     return {"event": "finished"}
+
+
+def progress(row: ReportRow) -> dict[str, Any]:
+    """Return the event that tells of a report."""
+    value = row.metrics.get("eval/return_mean", row.metrics.get("train/return_mean"))
+    return {"event": "progress", "steps": row.step, "value": value}
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """Return the event that tells why a run failed."""
+    if isinstance(error, PolicylabError):
+        return {"event": "failed", "error": str(error), "user_error": isinstance(error, UserError)}
+    return {"event": "failed", "error": f"{type(error).__name__}: {error}"}
 
 
 def _send(events: IO[str], **event: Any) -> None:

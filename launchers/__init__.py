@@ -1,6 +1,16 @@
-"""Where runs execute: on this machine now; clusters and managed services are further adapters."""
+"""Where runs execute: on this machine, in this process or on a Ray cluster; managed services are further adapters."""
 
-from policylab.launchers.launcher import Handle, Launcher, Progress, State
+from policylab.launchers.launcher import LAUNCHERS, Handle, Launcher, LauncherSettings, Progress, State, open_launcher
 from policylab.launchers.local import LocalLauncher, LocalSettings
 
-__all__ = ["Handle", "Launcher", "LocalLauncher", "LocalSettings", "Progress", "State"]
+__all__ = [
+    "LAUNCHERS",
+    "Handle",
+    "Launcher",
+    "LauncherSettings",
+    "LocalLauncher",
+    "LocalSettings",
+    "Progress",
+    "State",
+    "open_launcher",
+]

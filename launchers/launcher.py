@@ -1,11 +1,31 @@
-"""The Launcher protocol: where runs execute. It knows folders and states, and nothing of what a run does."""
+"""The Launcher protocol: where runs execute. It knows folders and states, and nothing of what a run does.
+
+| name | what it is |
+|---|---|
+| `Launcher` | queues run folders and says where each stands; a context manager |
+| `Handle`, `Progress`, `State` | a submitted run, and where it stands |
+| `LAUNCHERS`, `open_launcher` | every launcher by the ``kind`` of its settings, and how one is made |
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
+
+from policylab.registry import Registry
+
+LAUNCHERS = Registry(
+    "launcher",
+    {
+        "inline": "policylab.launchers.inline:InlineLauncher",
+        "local": "policylab.launchers.local:LocalLauncher",
+        "ray": "policylab.launchers.ray_launcher:RayLauncher",
+        "sagemaker": "policylab.launchers.sagemaker.launcher:SageMakerLauncher",
+    },
+)
+"""Name -> class with a ``Settings`` model (a `LauncherSettings`) and ``make(settings, *, n_workers, folder)``."""
 
 
 class State(enum.Enum):
@@ -59,3 +79,41 @@ class Launcher(Protocol):
     def attach(self, folder: Path) -> Handle | None:
         """Return the handle of a run submitted earlier and still known, or None."""
         ...
+
+    def wait(self, *, timeout_s: float) -> None:
+        """Return when a run's progress has changed since the last call, or after ``timeout_s`` seconds."""
+        ...
+
+    def close(self, *, timeout_s: float) -> None:
+        """Stop every run, let it save, and leave no process behind; kill what is left after ``timeout_s``."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class LauncherSettings(Protocol):
+    """What every launcher's settings tell."""
+
+    kind: Any
+
+    @property
+    def n_workers(self) -> int:
+        """How many runs execute at once."""
+        ...
+
+
+def open_launcher(settings: LauncherSettings, *, n_workers: int, folder: Path) -> Launcher:
+    """Return the launcher that ``settings`` describe, ready to take runs; close it, or use it in a ``with``.
+
+    Args:
+        settings: the ``launcher`` section of an experiment file.
+        n_workers: how many runs execute at once; at most what the settings offer.
+        folder: holds the run folders; what workers write to standard error goes to its ``workers.log``.
+
+    Raises:
+        UserError: the place where runs execute cannot be reached or cannot run them.
+    """
+    launcher: Launcher = LAUNCHERS.load(settings.kind).make(settings, n_workers=n_workers, folder=folder)
+    return launcher

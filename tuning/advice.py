@@ -6,6 +6,7 @@
 | no logarithmic scale | a range over two orders of magnitude | SageMaker guide, "Best practices" |
 | too much parallelism | fewer than 10 rounds of learning | the same: sequential search learns most from each training |
 | one tuning seed | 1 | ARLBench, Becktepe et al. 2024; Eimer et al. 2023, arXiv 2306.01324 |
+| a population that only follows its first leaders | fewer than 10 members | Jaderberg et al. 2017, figure 5 |
 | a bracket that is never filled | trainings the widest bracket costs | Li et al. 2018, JMLR 18-185, algorithm 1 |
 """
 
@@ -21,6 +22,7 @@ from policylab.tuning.schedulers.asha import AshaSettings
 from policylab.tuning.schedulers.fixed import FixedSettings
 from policylab.tuning.schedulers.hyperband import HalvingSettings, HyperbandSettings
 from policylab.tuning.schedulers.median import MedianSettings
+from policylab.tuning.schedulers.population import PopulationSettings
 from policylab.tuning.schedulers.rungs import Bracket, plan
 from policylab.tuning.space import Space
 
@@ -29,6 +31,7 @@ LEARNING = ("bayesian", "tpe")
 
 CONFIGURATIONS_PER_PARAMETER = 5
 MIN_ROUNDS = 10
+MIN_MEMBERS = 10
 
 
 def advise(space: Space, *, searcher: str, scheduler: Settings, horizon: Horizon, parallel: int) -> list[str]:
@@ -48,6 +51,7 @@ def advise(space: Space, *, searcher: str, scheduler: Settings, horizon: Horizon
         *_parallelism(searcher, n, parallel=parallel),
         *_seeds(scheduler, horizon),
         *_brackets(scheduler, horizon),
+        *_population(scheduler, n),
     ]
 
 
@@ -72,6 +76,8 @@ def _planned(scheduler: HalvingSettings, horizon: Horizon) -> list[Bracket]:
 
 def _seeds_of_each(scheduler: Settings, horizon: Horizon) -> int:
     """Return how many seeds every configuration gets whatever it is worth."""
+    if isinstance(scheduler, PopulationSettings):
+        return scheduler.seeds
     return (scheduler.seeds or horizon.n_seeds) if isinstance(scheduler, FixedSettings) else 1
 
 
@@ -114,7 +120,7 @@ def _parallelism(searcher: str, n: int | None, *, parallel: int) -> Iterator[str
 
 def _seeds(scheduler: Settings, horizon: Horizon) -> Iterator[str]:
     single = isinstance(scheduler, HyperbandSettings | AshaSettings | MedianSettings) or (
-        isinstance(scheduler, FixedSettings) and _seeds_of_each(scheduler, horizon) == 1
+        isinstance(scheduler, FixedSettings | PopulationSettings) and _seeds_of_each(scheduler, horizon) == 1
     )
     if single or horizon.n_seeds == 1:
         yield (
@@ -138,4 +144,15 @@ def _brackets(scheduler: Settings, horizon: Horizon) -> Iterator[str]:
         yield (
             f"the widest bracket takes {enters} configurations, the limit is {horizon.n_trials}: raise limits.trials "
             f"to {enters}, or raise min_resource for a narrower bracket"
+        )
+
+
+def _population(scheduler: Settings, n: int | None) -> Iterator[str]:
+    if not isinstance(scheduler, PopulationSettings):
+        return
+    members = scheduler.members or n
+    if members is not None and members < MIN_MEMBERS:
+        yield (
+            f"a population of {members} only follows its first leaders: give {MIN_MEMBERS} members or more, or use "
+            "scheduler kind: race"
         )

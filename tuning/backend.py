@@ -7,18 +7,36 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from policylab.files import copy_folder
 from policylab.tuning.decisions import Configuration
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Parent:
+    """The trial that a fork goes on from, and the resource its checkpoint was taken at."""
+
+    trial: int
+    resource: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """A piece of one run: continue ``trial`` on ``seed`` from ``resource`` (0 is the start) to ``until``."""
+    """A piece of one run: continue ``trial`` on ``seed`` from ``resource`` (0 is the start) to ``until``.
+
+    A run with a ``parent`` that stands where the parent stood begins with a copy of the parent's checkpoint.
+    """
 
     trial: int
     configuration: Configuration
     seed: int
     resource: int
     until: int
+    parent: Parent | None = None
+
+    @property
+    def begins_as_copy(self) -> bool:
+        """Whether nothing of its own has been reported yet, so that it goes on from the parent's checkpoint."""
+        return self.parent is not None and self.resource == self.parent.resource
 
 
 class Backend(Protocol):
@@ -28,7 +46,10 @@ class Backend(Protocol):
     """How many jobs may be under way."""
 
     def submit(self, job: Job) -> None:
-        """Begin a job; it goes on from the run's checkpoint where there is one."""
+        """Begin a job; it goes on from the run's checkpoint where there is one.
+
+        A parent's checkpoint is copied before any job that is submitted later begins: it may be the parent's own.
+        """
         ...
 
     def stop(self, trial: int, seed: int) -> None:
@@ -50,7 +71,9 @@ class Task:
         resource: resource already used; 0 on the first call.
         until: resource to reach.
         checkpoint: folder that belongs to this (configuration, seed): restore from it when ``resource`` > 0,
-            save into it before returning.
+            save into it before returning. A call that was killed may have saved a later state than ``resource`` there,
+            so put the resource into the name of what is saved. It may have been saved with another configuration (a
+            fork of the `population` scheduler): the values to train with are those of ``configuration``.
     """
 
     configuration: Configuration
@@ -76,7 +99,14 @@ class InlineBackend:
 
     def submit(self, job: Job) -> None:
         """Keep the job for the next `wait`."""
+        if job.parent is not None and job.begins_as_copy:
+            source = self._checkpoint(job.parent.trial, job.seed)
+            if source.is_dir():
+                copy_folder(source, self._checkpoint(job.trial, job.seed))
         self._job = job
+
+    def _checkpoint(self, trial: int, seed: int) -> Path:
+        return self._folder / f"{trial:06d}-{seed}"
 
     def stop(self, trial: int, seed: int) -> None:
         """Nothing to do: a job has ended before its events are seen."""
@@ -87,7 +117,7 @@ class InlineBackend:
         if job is None:
             return []
         at: dict[str, Any] = {"trial": job.trial, "seed": job.seed}
-        checkpoint = self._folder / f"{job.trial:06d}-{job.seed}"
+        checkpoint = self._checkpoint(job.trial, job.seed)
         task = Task(job.configuration, job.seed, job.resource, job.until, checkpoint)
         events: list[dict[str, Any]] = []
         try:

@@ -5,6 +5,7 @@
 | Start | a new configuration, its first seed, up to a resource |
 | Resume | one run goes on from its checkpoint to a larger resource |
 | AddSeed | a known configuration is run on one more seed |
+| Fork | a new configuration goes on from the checkpoint of another trial's run |
 | Stop | a run ends where it stands, or a trial is given up (``seed`` None) |
 """
 
@@ -50,6 +51,23 @@ class AddSeed:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Fork:
+    """Continue ``parent``'s run on ``seed``, as it was at ``origin``, with a new configuration as ``trial``.
+
+    The parent's run must stand at ``origin``: its checkpoint is copied when the decision is carried out, so every fork
+    comes before the decision that lets the parent go on.
+    """
+
+    trial: int
+    configuration: Configuration
+    seed: int
+    until: int
+    parent: int
+    origin: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Stop:
     """Give up one run, or with ``seed`` None the whole trial."""
 
@@ -58,4 +76,4 @@ class Stop:
     reason: str
 
 
-Decision: TypeAlias = Start | Resume | AddSeed | Stop
+Decision: TypeAlias = Start | Resume | AddSeed | Fork | Stop

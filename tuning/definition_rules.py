@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from policylab.tuning.findings import Finding
+from policylab.aws.metrics import regex_findings
+from policylab.aws.request_view import View
+from policylab.aws.training_rules import one_of, repeated_names, stopping_findings
+from policylab.findings import Finding
 from policylab.tuning.range_rules import OBJECTIVE_NAME, members
-from policylab.tuning.request_view import View
 from policylab.tuning.service_limits import ServiceLimits
 
 
@@ -17,13 +18,11 @@ def definition_findings(definition: View, ranges: View, *, objective: View, limi
     yield from _hyperparameter_findings(definition["StaticHyperParameters"], ranges, limits=limits)
     yield from _metric_findings(definition["AlgorithmSpecification"], objective["MetricName"], limits=limits)
     yield from _machine_findings(definition, limits)
-    yield from _stopping_findings(definition, limits)
+    yield from stopping_findings(definition, max_runtime_s=limits.training_runtime_s)
     channels = definition["InputDataConfig"]
     if channels.given and not 1 <= channels.size <= limits.channels:
         yield channels.found(f"1 to {limits.channels} channels", "leave it out or merge channels", value=channels.size)
-    for name, count in Counter(channel["ChannelName"].text for channel in channels.items()).items():
-        if name and count > 1:
-            yield channels.found("channel names must differ", "rename one of the channels", value=name)
+    yield from repeated_names(channels)
     attempts = definition["RetryStrategy"]["MaximumRetryAttempts"]
     if attempts.number is not None and not 1 <= attempts.number <= limits.retries:
         yield attempts.found(f"1 to {limits.retries} attempts", "leave RetryStrategy out for none")
@@ -50,7 +49,7 @@ def _hyperparameter_findings(static: View, ranges: View, *, limits: ServiceLimit
 
 
 def _metric_findings(algorithm: View, objective: View, *, limits: ServiceLimits) -> Iterator[Finding]:
-    yield from _one_of(algorithm, ("TrainingImage", "AlgorithmName"))
+    yield from one_of(algorithm, ("TrainingImage", "AlgorithmName"))
     metrics = algorithm["MetricDefinitions"]
     yield from _count_findings(metrics, limits)
     names = Counter(metric["Name"].text for metric in metrics.items())
@@ -59,7 +58,7 @@ def _metric_findings(algorithm: View, objective: View, *, limits: ServiceLimits)
             yield metric["Name"].found("a metric must be defined once", "remove one of the definitions")
         if metric["Name"].size > limits.metric_name_characters:
             yield metric["Name"].found(f"at most {limits.metric_name_characters} characters", "shorten the name")
-        yield from _regex_findings(metric["Regex"], limits)
+        yield from regex_findings(metric["Regex"], max_characters=limits.regex_characters)
     if objective.text and objective.text not in names and algorithm["TrainingImage"].given:
         yield objective.found(
             "a container of your own must print the objective: it needs a MetricDefinition",
@@ -76,23 +75,8 @@ def _count_findings(metrics: View, limits: ServiceLimits) -> Iterator[Finding]:
         yield metrics.found(rule, "keep those that are looked at", value=metrics.size, severity="warning")
 
 
-def _regex_findings(regex: View, limits: ServiceLimits) -> Iterator[Finding]:
-    if regex.size > limits.regex_characters:
-        yield regex.found(f"at most {limits.regex_characters} characters", "shorten it")
-    try:
-        groups = re.compile(regex.text).groups if regex.text else 1
-    except re.error as error:
-        yield regex.found(f"must be a regular expression ({error})", "escape brackets that are meant literally")
-        return
-    if groups != 1:
-        yield regex.found(
-            f"must have one capture group, the metric's value; it has {groups}",
-            "write the others as (?:...)" if groups else "put the number in parentheses",
-        )
-
-
 def _machine_findings(definition: View, limits: ServiceLimits) -> Iterator[Finding]:
-    yield from _one_of(definition, ("ResourceConfig", "HyperParameterTuningResourceConfig"))
+    yield from one_of(definition, ("ResourceConfig", "HyperParameterTuningResourceConfig"))
     keep_alive = definition["ResourceConfig"]["KeepAlivePeriodInSeconds"]
     if keep_alive.given:
         yield keep_alive.found("tuning jobs keep machines warm by themselves", "remove it")
@@ -106,33 +90,3 @@ def _machine_findings(definition: View, limits: ServiceLimits) -> Iterator[Findi
     configs = flexible["InstanceConfigs"]
     if configs.given and not 1 <= configs.size <= limits.instance_configs:
         yield configs.found(f"1 to {limits.instance_configs} entries", "keep the preferred ones", value=configs.size)
-
-
-def _stopping_findings(definition: View, limits: ServiceLimits) -> Iterator[Finding]:
-    condition = definition["StoppingCondition"]
-    runtime, wait = condition["MaxRuntimeInSeconds"], condition["MaxWaitTimeInSeconds"]
-    if runtime.number is not None and not 1 <= runtime.number <= limits.training_runtime_s:
-        yield runtime.found(f"1 to {limits.training_runtime_s} seconds", "resume longer trainings from a checkpoint")
-    spot = definition["EnableManagedSpotTraining"]
-    if wait.given and spot.value is not True:
-        yield wait.found("is for spot training only", "remove it or set EnableManagedSpotTraining")
-    if spot.value is not True:
-        return
-    if wait.number is None or wait.number < (runtime.number or 0):
-        yield wait.found(
-            "spot training needs a waiting time of at least MaxRuntimeInSeconds",
-            f"set it to {int(runtime.number or 86_400)} or more",
-        )
-    if not definition["CheckpointConfig"]["S3Uri"].given:
-        yield spot.found(
-            "an interrupted spot job starts again from nothing without CheckpointConfig",
-            "add CheckpointConfig.S3Uri",
-            severity="warning",
-        )
-
-
-def _one_of(section: View, names: tuple[str, str]) -> Iterator[Finding]:
-    given = [name for name in names if section[name].given]
-    if len(given) != 1 and isinstance(section.value, Mapping):
-        what = "both" if given else "neither"
-        yield section.found(f"needs exactly one of {names[0]} and {names[1]}", "keep or add one of them", value=what)

@@ -7,7 +7,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from policylab.tuning.decisions import AddSeed, Configuration, Decision, Resume, Start, Stop
+from policylab.tuning.decisions import AddSeed, Configuration, Decision, Fork, Resume, Start, Stop
 
 
 class RunState(enum.Enum):
@@ -27,9 +27,10 @@ class Run:
         seed: index of the tuning seed.
         until: resource it may use, in the study's unit (environment steps for agents).
         state: see `RunState`.
-        curve: resource -> reported value, larger is better, in the order reported.
+        curve: resource -> reported value, larger is better, in the order reported; of a fork with what it inherited.
         averages: resource -> mean of the values reported until then.
         error: why it failed.
+        origin: resource of the parent's checkpoint that it began with; 0 unless it is a fork.
     """
 
     seed: int
@@ -38,11 +39,12 @@ class Run:
     curve: dict[int, float] = dataclasses.field(default_factory=dict)
     averages: dict[int, float] = dataclasses.field(default_factory=dict)
     error: str | None = None
+    origin: int = 0
 
     @property
     def resource(self) -> int:
-        """Resource used so far."""
-        return next(reversed(self.curve), 0)
+        """How far it is trained, inherited training included."""
+        return next(reversed(self.curve), self.origin)
 
     @property
     def value(self) -> float | None:
@@ -52,12 +54,17 @@ class Run:
 
 @dataclasses.dataclass(slots=True)
 class Trial:
-    """One configuration and its runs by seed; ``stopped`` holds the reason once it is given up."""
+    """One configuration and its runs by seed.
+
+    ``stopped`` holds the reason once it is given up; ``parent`` is the trial that a fork goes on from, at ``origin``.
+    """
 
     id: int
     configuration: Configuration
     runs: dict[int, Run] = dataclasses.field(default_factory=dict)
     stopped: str | None = None
+    parent: int | None = None
+    origin: int = 0
 
     def values_at(self, resource: int) -> dict[int, float]:
         """Return seed -> value reported at exactly ``resource``."""
@@ -69,6 +76,14 @@ class Trial:
         return any(run.state is RunState.FAILED for run in self.runs.values())
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stage:
+    """A configuration and the resource until which it held, None to the end."""
+
+    until: int | None
+    configuration: Configuration
+
+
 class History:
     """Every trial of a study and what it cost, as of the last event applied.
 
@@ -77,6 +92,9 @@ class History:
     Attributes:
         max_resource: the resource of a full training.
         trials: by id.
+        proposed: configurations that came from the searcher; the others are forks.
+        under_way: the runs that are executing, by (trial, seed).
+        reported: (trial, seed) of every report that advanced a run, in order; forks begin with one.
         spent: resource used in all.
         saved: resource that resuming from checkpoints did not have to spend again.
     """
@@ -84,6 +102,9 @@ class History:
     def __init__(self, *, max_resource: int) -> None:
         self.max_resource = max_resource
         self.trials: dict[int, Trial] = {}
+        self.proposed = 0
+        self.under_way: dict[tuple[int, int], Run] = {}
+        self.reported: list[tuple[int, int]] = []
         self.spent = 0
         self.saved = 0
 
@@ -91,15 +112,36 @@ class History:
         """Apply a decision."""
         if isinstance(decision, Start):
             self.trials[decision.trial] = Trial(decision.trial, decision.configuration)
+            self.proposed += 1
+        elif isinstance(decision, Fork):
+            self._fork(decision)
+            return
         trial = self.trials[decision.trial]
         if isinstance(decision, Start | AddSeed):
-            trial.runs[decision.seed] = Run(decision.seed, decision.until)
+            trial.runs[decision.seed] = run = Run(decision.seed, decision.until)
+            self.under_way[trial.id, run.seed] = run
         elif isinstance(decision, Resume):
             run = trial.runs[decision.seed]
             run.until, run.state = decision.until, RunState.RUNNING
+            self.under_way[trial.id, run.seed] = run
             self.saved += run.resource
         elif isinstance(decision, Stop):
             self._stop(trial, decision)
+
+    def _fork(self, decision: Fork) -> None:
+        fresh = Trial(decision.trial, decision.configuration, parent=decision.parent, origin=decision.origin)
+        trial = self.trials.setdefault(decision.trial, fresh)
+        inherited = self.trials[decision.parent].runs[decision.seed]
+        trial.runs[decision.seed] = run = Run(
+            decision.seed,
+            decision.until,
+            curve={at: value for at, value in inherited.curve.items() if at <= decision.origin},
+            averages={at: value for at, value in inherited.averages.items() if at <= decision.origin},
+            origin=decision.origin,
+        )
+        self.under_way[trial.id, run.seed] = run
+        self.reported.append((trial.id, run.seed))
+        self.saved += decision.origin
 
     def _stop(self, trial: Trial, decision: Stop) -> None:
         if decision.seed is None:
@@ -107,6 +149,7 @@ class History:
         for run in trial.runs.values():
             if decision.seed in (None, run.seed) and run.state in (RunState.RUNNING, RunState.PAUSED):
                 run.state = RunState.STOPPED
+                self.under_way.pop((trial.id, run.seed), None)
 
     def report(self, trial: int, seed: int, *, resource: int, value: float) -> None:
         """Apply one report; a repeated one (after a resume) changes nothing.
@@ -117,6 +160,7 @@ class History:
         before, resource = run.resource, min(resource, run.until)
         if resource > before:
             self.spent += resource - before
+            self.reported.append((trial, seed))
             run.curve[resource] = value
             n = len(run.curve)
             run.averages[resource] = value if n == 1 else run.averages[before] + (value - run.averages[before]) / n
@@ -133,10 +177,31 @@ class History:
             else:
                 self.report(trial, seed, resource=run.until, value=run.value)
         run.error = error
+        self.under_way.pop((trial, seed), None)
         if error is not None:
             run.state = RunState.FAILED
         elif run.state is RunState.RUNNING:
             run.state = RunState.PAUSED
+
+    def lineage(self, trial: int) -> list[Trial]:
+        """Return ``trial`` and those it goes back to through forks, the oldest first."""
+        found = [self.trials[trial]]
+        while (parent := found[0].parent) is not None:
+            found.insert(0, self.trials[parent])
+        return found
+
+    def schedule(self, trial: int) -> list[Stage]:
+        """Return what the run of ``trial`` was trained with, from its start: one stage unless it is a fork.
+
+        The last stage has no end of its own. Neighbours that are equal are one stage.
+        """
+        line = self.lineage(trial)
+        stages: list[Stage] = []
+        for member, following in zip(line, [*line[1:], None], strict=True):
+            if stages and stages[-1].configuration == member.configuration:
+                stages.pop()
+            stages.append(Stage(None if following is None else following.origin, member.configuration))
+        return stages
 
     def runs(self) -> Iterator[tuple[Trial, Run]]:
         """Every run with its trial, in the order they were started."""
@@ -145,7 +210,7 @@ class History:
     @property
     def running(self) -> int:
         """How many runs are executing."""
-        return sum(run.state is RunState.RUNNING for _, run in self.runs())
+        return len(self.under_way)
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Apply one event of the log; see `policylab.tuning.log`."""
@@ -159,5 +224,11 @@ class History:
             self.decide(DECISIONS[kind](**fields))
 
 
-DECISIONS: dict[str, type[Any]] = {"start": Start, "resume": Resume, "add_seed": AddSeed, "stop": Stop}
+DECISIONS: dict[str, type[Any]] = {
+    "start": Start,
+    "resume": Resume,
+    "add_seed": AddSeed,
+    "fork": Fork,
+    "stop": Stop,
+}
 """Name of each decision in the log."""

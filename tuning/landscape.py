@@ -36,7 +36,7 @@ class RowSearcher:
 
     def suggest(self, history: History, *, rng: np.random.Generator) -> Configuration | None:
         """Return the next row, or None after the last."""
-        n_started = len(history.trials)
+        n_started = history.proposed
         return {ROW: int(self._order[n_started])} if n_started < len(self._order) else None
 
 

@@ -5,6 +5,7 @@
 | study | schema_version, seed, settings, space: first line, once |
 | start | trial, configuration, seed, until, reason |
 | resume, add_seed | trial, seed, until, reason |
+| fork | trial, configuration, seed, until, parent, origin, reason |
 | stop | trial, seed (null: the whole trial), reason |
 | report | trial, seed, resource, value (larger is better) |
 | end | trial, seed, error (null unless it failed) |

@@ -7,8 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from policylab.tuning.findings import Finding
-from policylab.tuning.request_view import View
+from policylab.aws.request_view import View
+from policylab.findings import Finding
 from policylab.tuning.service_limits import ServiceLimits
 
 OBJECTIVE_NAME = "_tuning_objective_metric"

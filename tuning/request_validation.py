@@ -13,12 +13,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from policylab.aws.request_view import View
+from policylab.aws.service_model import structure_findings
 from policylab.errors import MissingExtraError
+from policylab.findings import Finding, raise_errors
 from policylab.tuning.definition_rules import definition_findings
-from policylab.tuning.findings import Finding, raise_errors
 from policylab.tuning.range_rules import KINDS, bound, members, range_findings
-from policylab.tuning.request_view import View
-from policylab.tuning.sagemaker_adapter import structure_findings
 from policylab.tuning.service_limits import ServiceLimits
 
 OPERATION = "CreateHyperParameterTuningJob"

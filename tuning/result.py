@@ -22,6 +22,9 @@ class TrialResult:
         values: seed -> value at that resource; seeds that did not come so far are left out.
         failed: the error that ended it, or None.
         stopped: why it was given up, or None.
+        schedule: what it was trained with: (resource until which it held, configuration), one after the other. More
+            than one stage only under the `population` scheduler; training anew with ``configuration`` alone is then
+            not what gave ``values``.
     """
 
     id: int
@@ -30,6 +33,7 @@ class TrialResult:
     values: Mapping[int, float]
     failed: str | None = None
     stopped: str | None = None
+    schedule: tuple[tuple[int, Mapping[str, Any]], ...] = ()
 
     @property
     def value(self) -> float:
@@ -69,11 +73,11 @@ class StudyResult:
 
 def study_result(history: History, *, reason: str, selected: int | None, sign: float) -> StudyResult:
     """Return the result of a study whose history holds larger-is-better values: ``sign`` times the metric."""
-    trials = tuple(_trial_result(trial, sign) for trial in history.trials.values())
+    trials = tuple(_trial_result(trial, sign, history=history) for trial in history.trials.values())
     return StudyResult(trials, reason=reason, spent=history.spent, selected=selected)
 
 
-def _trial_result(trial: Trial, sign: float) -> TrialResult:
+def _trial_result(trial: Trial, sign: float, *, history: History) -> TrialResult:
     resource = max((run.resource for run in trial.runs.values()), default=0)
     errors = [run.error for run in trial.runs.values() if run.state is RunState.FAILED]
     return TrialResult(
@@ -83,4 +87,5 @@ def _trial_result(trial: Trial, sign: float) -> TrialResult:
         values={seed: sign * value for seed, value in sorted(trial.values_at(resource).items())},
         failed=errors[0] if errors else None,
         stopped=trial.stopped,
+        schedule=tuple((stage.until or resource, dict(stage.configuration)) for stage in history.schedule(trial.id)),
     )

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from policylab.aws.metrics import metric_regex
 from policylab.tuning.hyperparameter_text import to_hyperparameters, to_text
 from policylab.tuning.limits import Limits
 from policylab.tuning.parameters import Categorical
@@ -111,15 +112,6 @@ def tuning_job_name(name: str) -> str:
     return plain[: ServiceLimits().name_characters].rstrip("-") or "study"
 
 
-def metric_regex(metric: str) -> str:
-    """Return the pattern that finds ``[metric] NAME=VALUE`` in the log, with the value as its one group.
-
-    >>> re.search(metric_regex("eval_return"), "[metric] eval_return=-1.5e+02").group(1)
-    '-1.5e+02'
-    """
-    return rf"\[metric\] {re.escape(metric)}=([-+0-9.eEnaif]+)"
-
-
 def placeholder_training_job() -> dict[str, Any]:
     """Return a training-job definition that is valid, with names to be replaced by those of an account."""
     return {
@@ -161,6 +153,7 @@ def _resource_limits(job: TuningJob, lost: list[str], *, strategy: str) -> dict[
         limits["MaxRuntimeInSeconds"] = seconds
         if seconds > math.ceil(job.limits.wall_clock_s):
             lost.append(f"limits.wall_clock_s {job.limits.wall_clock_s:g}: the shortest tuning job has {seconds} s")
+    limits["MaxParallelTrainingJobs"] = min(job.parallel, limits.get("MaxNumberOfTrainingJobs", job.parallel))
     return limits
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from policylab.registry import Registry
 from policylab.tuning.decisions import Configuration, Decision
 from policylab.tuning.history import History
+from policylab.tuning.space import Space
 
 Propose: TypeAlias = Callable[[], Configuration | None]
 """Asks the searcher for a configuration; None when it has none left."""
@@ -25,6 +26,7 @@ SCHEDULERS = Registry(
         "hyperband": f"{_OWN}.hyperband:Hyperband",
         "asha": f"{_OWN}.asha:Asha",
         "race": f"{_OWN}.race:Race",
+        "population": f"{_OWN}.population:Population",
     },
 )
 """Name -> class with a ``Settings`` model and ``make(settings, horizon)``."""
@@ -39,12 +41,14 @@ class Horizon:
         budget: resource the study may spend in all, or None.
         n_seeds: tuning seeds it may use.
         n_trials: configurations it may start, or None.
+        space: what is searched, for schedulers that change configurations themselves, or None.
     """
 
     max_resource: int
     budget: int | None
     n_seeds: int
     n_trials: int | None = None
+    space: Space | None = None
 
 
 class Scheduler(Protocol):
@@ -53,8 +57,8 @@ class Scheduler(Protocol):
     def next(self, history: History, *, propose: Propose, rng: np.random.Generator) -> Sequence[Decision]:
         """Return the next decisions for one free place; ``[]`` when there is nothing to do until more is known.
 
-        The study ends when nothing is running and the answer is ``[]``. At most one of the decisions starts,
-        resumes or adds work; any number may be `Stop`.
+        The study ends when nothing is running and the answer is ``[]``. At most one of the decisions begins work
+        (it is the last one); any number before it may be `Stop`. ``rng`` is the same until work has begun.
         """
         ...
 

@@ -6,12 +6,12 @@ scheduler + searcher --decision--> log --> backend --report, end--> log --> hist
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from policylab.seeding import generator
-from policylab.tuning.backend import Backend, Job
-from policylab.tuning.decisions import Configuration, Decision, Start, Stop
+from policylab.tuning.backend import Backend, Job, Parent
+from policylab.tuning.decisions import Configuration, Decision, Stop
 from policylab.tuning.history import DECISIONS, History, RunState
 from policylab.tuning.limits import Limits
 from policylab.tuning.log import EventLog, decision_event
@@ -19,6 +19,9 @@ from policylab.tuning.scheduler import Scheduler
 from policylab.tuning.searcher import Searcher
 
 Observer = Callable[[History], None]
+
+WORKS = DECISIONS.keys() - {"stop"}
+"""Names of the decisions that begin work."""
 
 
 class Study:
@@ -64,7 +67,7 @@ class Study:
             observe: called after every change.
         """
         for event in self._log.replay(self.history):
-            self._n_decisions += event["event"] in DECISIONS
+            self._n_works += event["event"] in WORKS
         if self._log.completed is not None:
             return self._log.completed
         started = time.monotonic() - elapsed_s
@@ -73,7 +76,7 @@ class Study:
             over = self._limits.met(self.history, elapsed_s=time.monotonic() - started)
             if over is None:
                 self._fill()
-            elif self.history.running:
+            else:
                 self._stop_all(over)
             if not self._pending and not self.history.running:
                 break
@@ -88,13 +91,13 @@ class Study:
 
     def _exhausted(self) -> str:
         """Return why there was nothing left to decide."""
-        started = len(self.history.trials)
+        started = self.history.proposed
         if self._limits.trials is not None and started >= self._limits.trials:
             return f"limits.trials: {started} configurations tried"
         return "nothing left to try"
 
-    _n_decisions = 0
-    """Decisions in the log."""
+    _n_works = 0
+    """Decisions in the log that begin work: all but stops."""
 
     _pending = 0
     """Jobs whose end has not come yet."""
@@ -108,46 +111,52 @@ class Study:
     def _fill(self) -> None:
         """Ask for decisions until the backend is full or there is nothing to do."""
         while self._pending < self._backend.capacity:
-            # The stream depends on how much has been decided, not on how often was asked: replays agree.
-            rng = generator(self._seed, "scheduler", self._n_decisions)
+            # The stream depends on how much work was begun, not on how often was asked or on stops: a log that was
+            # cut between the stops and the work of one answer goes on as it would have.
+            rng = generator(self._seed, "scheduler", self._n_works)
             decisions = self._scheduler.next(self.history, propose=self._propose, rng=rng)
             if not decisions:
                 return
-            for decision in decisions:
-                self._carry_out(decision)
+            self._carry_out(decisions)
 
     def _propose(self) -> Configuration | None:
-        n_started = len(self.history.trials)
+        n_started = self.history.proposed
         if self._limits.trials is not None and n_started >= self._limits.trials:
             return None
         return self._searcher.suggest(self.history, rng=generator(self._seed, "searcher", n_started))
 
-    def _carry_out(self, decision: Decision) -> None:
-        running = [
-            run.seed
-            for run in (self.history.trials[decision.trial].runs.values() if not isinstance(decision, Start) else ())
-            if run.state is RunState.RUNNING
-        ]
-        self._log.append(decision_event(decision))
-        self._n_decisions += 1
-        self.history.decide(decision)
-        if not isinstance(decision, Stop):
+    def _carry_out(self, decisions: Sequence[Decision]) -> None:
+        """Log the decisions in one write, then do what they say."""
+        self._log.extend([decision_event(decision) for decision in decisions])
+        for decision in decisions:
+            if isinstance(decision, Stop):
+                self._stop(decision)
+                continue
+            self._n_works += 1
+            self.history.decide(decision)
             self._submit(decision.trial, decision.seed)
-            return
+
+    def _stop(self, decision: Stop) -> None:
+        runs = self.history.trials[decision.trial].runs.values()
+        running = [run.seed for run in runs if run.state is RunState.RUNNING]
+        self.history.decide(decision)
         for seed in running:
             if decision.seed in (None, seed):
                 self._backend.stop(decision.trial, seed)
 
     def _submit(self, trial: int, seed: int) -> None:
-        run = self.history.trials[trial].runs[seed]
-        configuration = self.history.trials[trial].configuration
-        self._backend.submit(Job(trial, configuration, seed, run.resource, run.until))
+        held = self.history.trials[trial]
+        run = held.runs[seed]
+        parent = None if held.parent is None else Parent(held.parent, run.origin)
+        self._backend.submit(Job(trial, held.configuration, seed, run.resource, run.until, parent))
         self._pending += 1
 
     def _stop_all(self, reason: str) -> None:
-        for trial, run in list(self.history.runs()):
-            if run.state is RunState.RUNNING:
-                self._carry_out(Stop(trial.id, run.seed, reason))
+        """Stop what runs; a run that has reported all it was to train is about to end by itself."""
+        running = [(trial, run) for trial, run in self.history.runs() if run.state is RunState.RUNNING]
+        unfinished = [Stop(trial.id, run.seed, reason) for trial, run in running if run.resource < run.until]
+        if unfinished:
+            self._carry_out(unfinished)
 
 
 def study_facts(settings: Mapping[str, Any], *, seed: int) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from policylab.tuning.searchers.observations import Observation
 from policylab.tuning.space import Space
 
 Status = Literal["completed", "stopped", "failed", "in_progress"]
-_WITHOUT_EFFECT = {"name", "description", "seeds", "launcher", "tracking", "search"}
-"""Sections of an experiment that are neither its data nor its algorithm."""
+_WITHOUT_EFFECT = {"name", "description", "seeds", "launcher", "tracking", "search", "stages"}
+"""Sections of an experiment that are neither its data nor its algorithm; beside a search there are no stages."""
 
 
 class StudyFacts(Settings):

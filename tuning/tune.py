@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,7 +58,7 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
         space: searched.
         limits: when the study is over; ``steps`` counts resource over all runs.
         searcher: proposes configurations: grid, random, bayesian or tpe.
-        scheduler: decides what to spend on: fixed, median, hyperband, asha or race.
+        scheduler: decides what to spend on: fixed, median, hyperband, asha, race or population.
         seeds: tuning seeds, numbered from 0, that a scheduler may run a configuration on.
         max_resource: resource of a full training, in the objective's unit.
         mode: whether larger or smaller values are better.
@@ -87,14 +86,15 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
         raise ConfigError(f"mode must be 'max' or 'min', got {mode!r}")
     chosen = component(SEARCHERS, searcher), component(SCHEDULERS, scheduler)
     _check(space, limits, kind=chosen[0].kind, counts={"seeds": seeds, "max_resource": max_resource})
-    horizon = Horizon(max_resource=max_resource, budget=limits.steps, n_seeds=seeds, n_trials=limits.trials)
+    planned = {"max_resource": max_resource, "budget": limits.steps, "n_seeds": seeds, "n_trials": limits.trials}
+    horizon = Horizon(**planned, space=space)  # type: ignore[arg-type]
     sign = 1.0 if mode == "max" else -1.0
     facts = {
         "space": _space_facts(space),
         "searcher": chosen[0].model_dump(mode="json"),
         "scheduler": chosen[1].model_dump(mode="json"),
         "limits": limits.model_dump(mode="json"),
-        "horizon": dataclasses.asdict(horizon),
+        "horizon": planned,
         "mode": mode,
     }
     decider = SCHEDULERS.load(chosen[1].kind).make(chosen[1], horizon)

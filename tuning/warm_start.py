@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import Field
 
 from policylab.config import Settings
+from policylab.findings import Finding, raise_errors
 from policylab.tuning.decisions import Configuration
-from policylab.tuning.findings import Finding, raise_errors
 from policylab.tuning.history import History
 from policylab.tuning.parent_evidence import ParentEvidence, Standing
 from policylab.tuning.parents import find_parent, read_parent
@@ -174,7 +174,7 @@ class WarmStartedSearcher:
         for configuration in self._warm_start.first:
             if configuration_key(configuration) not in known:
                 return dict(configuration)
-        if self._box and len(history.trials) % 2:
+        if self._box and history.proposed % 2:
             found = first_new(self._space, history, candidates=self._in_box(history, rng=rng))
             if found is not None:
                 return found

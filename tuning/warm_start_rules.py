@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from policylab.tuning.findings import Finding
+from policylab.findings import Finding
 from policylab.tuning.parameters import value_key
 from policylab.tuning.service_limits import ServiceLimits
 from policylab.tuning.study_facts import Parent, StudyFacts, static_values

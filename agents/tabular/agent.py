@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -22,7 +22,7 @@ from policylab.agents.tabular.plain import PlainExecution
 from policylab.agents.tabular.progress import EPISODES, STEPS, Progress, begin, take_metrics
 from policylab.envs.cursor import EpisodeCursor
 from policylab.envs.enumeration import model_of, name_of, table_for, table_refusal, time_limit
-from policylab.envs.make import make_env
+from policylab.envs.learned_reward import training_env
 from policylab.envs.settings import EnvSettings
 from policylab.errors import CheckpointError, EnvironmentRuleError, RunError, UserError
 from policylab.files import canonical_json
@@ -64,6 +64,8 @@ class TabularAgent:
 
     Settings: ClassVar[type[TabularSettings]]
     online: ClassVar[bool] = False
+    exact_resume: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = False
     compiled: ClassVar[bool] = True
     """Whether the algorithm has a compiled form."""
     linear: ClassVar[bool] = True
@@ -71,7 +73,7 @@ class TabularAgent:
 
     def __init__(self, settings: TabularSettings, env_settings: EnvSettings, *, seed: int, budget_steps: int) -> None:
         self.settings = settings
-        env = make_env(env_settings)
+        env = training_env(env_settings)
         self.encoder = make_encoder(settings.features, env.observation_space)
         self.size = _size(env, self.encoder)
         self._check(settings)
@@ -101,8 +103,13 @@ class TabularAgent:
         """The weight table, shape (n_features, n_actions): Q(s, a) itself where one feature is active."""
         return self._algorithm.core.q
 
-    def learn(self, steps: int) -> Report:
-        """Take ``steps`` more environment steps and learn from each.
+    @property
+    def steps(self) -> int:
+        """Environment steps taken so far."""
+        return int(self._progress.clock[STEPS])
+
+    def learn(self, steps: int, *, pause: Callable[[], None] | None = None) -> Report:
+        """Take ``steps`` more environment steps and learn from each; it never pauses.
 
         Raises:
             RunError: action values are no longer finite.
@@ -146,16 +153,22 @@ class TabularAgent:
         }
         checkpoint.write(folder, {**self._arrays(), **stored}, facts=facts)
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, folder: Path, *, retuned: bool = False) -> None:
         """Continue from what `save` wrote.
+
+        Args:
+            folder: the checkpoint.
+            retuned: let it have been saved with other values of the ``mutable`` settings; those of this agent hold.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or belongs to another agent or environment.
         """
         arrays, facts = checkpoint.read(folder)
-        if facts.get("identity") != self._identity:
+        mutable = type(self.settings).mutable if retuned else frozenset()
+        theirs, ours = _without(facts.get("identity"), mutable), _without(self._identity, mutable)
+        if theirs != ours:
             raise CheckpointError(
-                f"{folder} was saved by another agent: {_difference(facts.get('identity'), self._identity)}; "
+                f"{folder} was saved by another agent: {_difference(theirs, ours)}; "
                 "restore it with the settings it was saved with"
             )
         self._execution.restore({**facts["position"], **_prefixed(arrays, "position.")})
@@ -164,6 +177,9 @@ class TabularAgent:
         words = generator_state(self._algorithm.core.rng)
         checkpoint.fill(words, arrays, name="rng", folder=folder)
         set_generator_state(self._algorithm.core.rng, words)
+
+    def close(self) -> None:
+        """Nothing runs outside of this process."""
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Return every array of the state, by name, to be saved or filled."""
@@ -247,6 +263,13 @@ def _arrays_in(part: Any, prefix: str = "") -> dict[str, NDArray[Any]]:
 
 def _prefixed(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _without(identity: Any, names: frozenset[str]) -> Any:
+    """Return an identity without some settings of the agent."""
+    if not names or not isinstance(identity, dict) or not isinstance(identity.get("agent"), dict):
+        return identity
+    return {**identity, "agent": {name: value for name, value in identity["agent"].items() if name not in names}}
 
 
 def _difference(theirs: Any, ours: Any, place: str = "") -> str:  # noqa: PLR0917 - two sides and where they are

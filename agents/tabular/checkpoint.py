@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policylab.agents.checkpoint_facts import FactsFormat
 from policylab.errors import CheckpointError
-from policylab.files import canonical_json, content_hash, write_atomic
+from policylab.files import write_synced
 
-FORMAT = "policylab tabular agent"
-VERSION = 1
+FORMAT = FactsFormat("policylab tabular agent", 1, "a tabular agent")
 ARRAYS, FACTS = "state.npz", "state.json"
 
 
@@ -34,9 +33,8 @@ def write(folder: Path, arrays: Mapping[str, NDArray[Any]], *, facts: Mapping[st
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     content = buffer.getvalue()
-    body = {"format": FORMAT, "version": VERSION, "arrays_sha256": hashlib.sha256(content).hexdigest(), **facts}
-    write_atomic(folder / ARRAYS, content)
-    write_atomic(folder / FACTS, canonical_json({**body, "sha256": content_hash(body)}) + "\n")
+    write_synced(folder / ARRAYS, content)
+    FORMAT.write(folder / FACTS, {"arrays_sha256": hashlib.sha256(content).hexdigest(), **facts})
 
 
 def read(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -46,7 +44,7 @@ def read(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         CheckpointError: a file is missing, damaged, of another format or version, or the two do not belong
             together.
     """
-    facts = _facts(folder / FACTS)
+    facts = FORMAT.read(folder / FACTS)
     path = folder / ARRAYS
     try:
         content = path.read_bytes()
@@ -59,25 +57,6 @@ def read(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             return {name: stored[name] for name in stored.files}, facts
     except (ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} does not hold plain arrays ({error}); use an older checkpoint") from error
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); is this a checkpoint folder?") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); use an older checkpoint") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not the checkpoint of a tabular agent; give the folder of one")
-    if facts.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path} has version {facts.get('version')!r}, this policylab reads version {VERSION}; "
-            "continue with the policylab that wrote it"
-        )
-    if facts.pop("sha256", None) != content_hash(facts):
-        raise CheckpointError(f"{path} is damaged: its digest does not match; use an older checkpoint")
-    return facts
 
 
 def fill(target: NDArray[Any], arrays: Mapping[str, NDArray[Any]], *, name: str, folder: Path) -> None:

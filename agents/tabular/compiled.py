@@ -25,7 +25,7 @@ from policylab.agents.registry import AGENTS
 from policylab.agents.schedules import FOREVER
 from policylab.agents.settings import TabularSettings
 from policylab.agents.tabular.cache import cache_folder
-from policylab.agents.tabular.compiled_rules import RememberedValues, refresh, register_rules
+from policylab.agents.tabular.compiled_rules import RememberedValues, at, refresh, register_rules
 from policylab.agents.tabular.compiled_table import first_state, sample_outcome, sampled_table
 from policylab.agents.tabular.core import Algorithm, Size, Step, looks_ahead, make_core, update
 from policylab.agents.tabular.progress import (
@@ -61,8 +61,8 @@ def no_records(*shape: int) -> Records:
 
 
 @contextlib.contextmanager
-def _cached() -> Iterator[None]:
-    """Let Numba keep what is decorated inside in `cache_folder`."""
+def cached() -> Iterator[None]:
+    """Let Numba keep what is decorated inside the block in `cache_folder`."""
     config: Any = numba.config
     before = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())
@@ -72,7 +72,7 @@ def _cached() -> Iterator[None]:
         config.CACHE_DIR = before
 
 
-with _cached():
+with cached():
 
     @numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload, untyped-decorator, unused-ignore]
     def train(table, algorithm, environment, progress, records, steps, episodes):  # type: ignore[no-untyped-def]
@@ -97,22 +97,22 @@ with _cached():
         )
         episode_return, return_sum, error_sum = tally[RETURN], tally[RETURN_SUM], tally[ERROR_SUM]
         last_time, last_episode = time + steps, episode + episodes
-        for s in range(table.next_state.shape[0]):
+        for s in range(core.q.best.shape[0]):
             refresh(core.q, s)
         while time < last_time and episode < last_episode:
             if state < 0:
                 state = first_state(table, environment)
                 pending, length, episode_return = -1, 0, 0.0
             action = pending
-            if action < 0:
+            if not looks_ahead(algorithm) or action < 0:
                 action = choose(core, state, time)
             if length == 0 and episode < len(records.first_actions):
                 records.first_actions[episode] = action
-            progress.seen[state] = True
-            outcome = sample_outcome(table, state, action, environment)
-            next_state = int(table.next_state[state, action, outcome])
-            reward = table.reward[state, action, outcome]
-            terminated = table.terminated[state, action, outcome]
+            progress.seen[at(state)] = True
+            place = at(sample_outcome(table, state, action, environment))
+            next_state = int(table.next_state[place])
+            reward = table.reward[place]
+            terminated = table.terminated[place]
             length += 1
             truncated = length >= table.limit
             pending = -1
@@ -161,23 +161,25 @@ class CompiledExecution:
     def __init__(self, algorithm: Algorithm, mdp: TabularMDP, *, rng: np.random.Generator) -> None:
         self._algorithm = algorithm
         self._table = sampled_table(mdp)
-        self._rng = rng
+        self._environment = generator_state(rng)
+        self._records = no_records(0)
+        self._form: Any = None
 
     def run(self, progress: Progress, steps: int) -> None:
         """Take ``steps`` environment steps and learn from each."""
-        form = compiled_form(self._algorithm)
-        environment = generator_state(self._rng)
-        train(self._table, form, environment, progress, no_records(0), steps, FOREVER)
-        set_generator_state(self._rng, environment)
-        set_generator_state(self._algorithm.core.rng, form.core.rng)
+        self._form = self._form or compiled_form(self._algorithm)
+        train(self._table, self._form, self._environment, progress, self._records, steps, FOREVER)
 
     def position(self) -> dict[str, Any]:
-        """Return where the environment is besides `Progress`: its random stream."""
-        return {"environment": generator_state(self._rng)}
+        """Return the environment's random stream, the rest is in `Progress`; put the algorithm's stream back."""
+        if self._form is not None:
+            set_generator_state(self._algorithm.core.rng, self._form.core.rng)
+        return {"environment": self._environment.copy()}
 
     def restore(self, position: dict[str, Any]) -> None:
         """Put the environment's stream back."""
-        set_generator_state(self._rng, position["environment"])
+        self._environment = np.array(position["environment"], dtype=np.uint64)
+        self._form = None
 
 
 def _check_compilable(settings: TabularSettings, agent: Any) -> None:
@@ -252,18 +254,18 @@ def train_many(
     q = np.empty((len(pairs), size.n_features, size.n_actions))
     table, limit = sampled_table(mdp), FOREVER if episodes is None else episodes
 
-    def train_one(place: int) -> None:
+    def train_one(place: int, steps_now: int = steps) -> None:
         settings, seed = pairs[place]
         core = make_core(settings, size, budget_steps=steps, rng=generator(seed, "agent"))
         form = compiled_form(kinds[settings.kind].algorithm(settings, core, size=size))
         environment = generator_state(generator(seed, "environment"))
-        train(table, form, environment, progress[place], Records(*(kept[place] for kept in records)), steps, limit)
+        train(table, form, environment, progress[place], Records(*(kept[place] for kept in records)), steps_now, limit)
         q[place] = core.q
 
-    for place in range(min(1, len(pairs))):
-        train_one(place)  # compiles, if need be, before there are threads to wait for it
+    for place in {settings.kind: place for place, (settings, _) in enumerate(pairs)}.values():
+        train_one(place, 0)  # compiles, if need be, before there are threads to wait for it
     with ThreadPoolExecutor(n_threads or os.cpu_count()) as threads:
-        for _ in threads.map(train_one, range(1, len(pairs))):
+        for _ in threads.map(train_one, range(len(pairs))):
             pass
     clocks = np.array([one.clock[[STEPS, EPISODES]] for one in progress], dtype=np.int64).reshape(-1, 2)
     return Trained(q, clocks[:, 0], clocks[:, 1], *records)

@@ -85,20 +85,26 @@ def is_remembered(q: Any) -> bool:
 
 
 @register_jitable(**INLINE)
+def at(place: int) -> Any:
+    """Return an index as an unsigned number: compiled code then need not look whether it counts from the end."""
+    return np.uint64(place)
+
+
+@register_jitable(**INLINE)
 def refresh(q: RememberedValues, state: int) -> None:
     """Find the best of one state anew."""
     weights = q.weights
-    best, place, ties, bound = weights[state, 0], 0, 1, -np.inf
+    best, place, ties, bound = weights[at(state), 0], 0, 1, -np.inf
     for action in range(1, weights.shape[1]):
-        weight = weights[state, action]
+        weight = weights[at(state), at(action)]
         if weight > best:
             best, place, ties, bound = weight, action, 1, best
         elif weight == best:
             ties += 1
         elif weight > bound:
             bound = weight
-    q.best[state], q.bound[state] = best, bound
-    q.action[state] = place if ties == 1 else -1
+    q.best[at(state)], q.bound[at(state)] = best, bound
+    q.action[at(state)] = place if ties == 1 else -1
 
 
 @form_of(draw)
@@ -160,19 +166,19 @@ def _action_values_remembered(context: Any, builder: Any, sig: Any, args: Any) -
 @form_of(value)
 def _value(q: Any, state: Any, action: Any) -> Callable[..., Any]:
     if is_remembered(q):
-        return lambda q, state, action: q.weights[state, action]
-    return lambda q, state, action: q[state, action]
+        return lambda q, state, action: q.weights[at(state), at(action)]
+    return lambda q, state, action: q[at(state), at(action)]
 
 
 @form_of(maximum)
 def _maximum(q: Any, state: Any) -> Callable[..., Any]:
     if is_remembered(q):
-        return lambda q, state: q.best[state]
+        return lambda q, state: q.best[at(state)]
 
     def scanned(q: Any, state: Any) -> Any:
         best = q[state, 0]
         for action in range(1, q.shape[1]):
-            best = max(best, q[state, action])
+            best = max(best, q[at(state), at(action)])
         return best
 
     return scanned
@@ -181,7 +187,7 @@ def _maximum(q: Any, state: Any) -> Callable[..., Any]:
 @form_of(greedy)
 def _greedy(q: Any, state: Any, rng: Any) -> Callable[..., Any]:
     def remembered(q: Any, state: Any, rng: Any) -> Any:
-        action = q.action[state]
+        action = q.action[at(state)]
         return action if action >= 0 else among_best(action_values(q, state), rng)
 
     return remembered if is_remembered(q) else lambda q, state, rng: among_best(action_values(q, state), rng)
@@ -190,16 +196,16 @@ def _greedy(q: Any, state: Any, rng: Any) -> Callable[..., Any]:
 @form_of(assign)
 def _assign(q: Any, feature: Any, action: Any, weight: Any) -> Callable[..., Any]:
     def plain(q: Any, feature: Any, action: Any, weight: Any) -> None:
-        q[feature, action] = weight
+        q[at(feature), at(action)] = weight
 
     def remembered(q: Any, feature: Any, action: Any, weight: Any) -> None:
-        old, best, bound = q.weights[feature, action], q.best[feature], q.bound[feature]
-        q.weights[feature, action] = weight
-        is_best = q.action[feature] == action
+        old, best, bound = q.weights[at(feature), at(action)], q.best[at(feature)], q.bound[at(feature)]
+        q.weights[at(feature), at(action)] = weight
+        is_best = q.action[at(feature)] == action
         top, other = (weight, bound) if is_best else (best, weight)
         if other < top and (is_best or old < best):
-            q.best[feature] = top
-            q.bound[feature] = max(bound, other)
+            q.best[at(feature)] = top
+            q.bound[at(feature)] = max(bound, other)
         elif weight != old:
             refresh(q, feature)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from policylab.agents.rule import draw
 from policylab.agents.schedules import FOREVER
-from policylab.agents.tabular.compiled_rules import INLINE
+from policylab.agents.tabular.compiled_rules import INLINE, at
 from policylab.envs.table import TabularMDP
 
 GUIDE = 1024
@@ -23,11 +23,14 @@ class SampledTable(NamedTuple):
 
     | field | shape | meaning |
     |---|---|---|
-    | cumulative | (S, A, K) | cumulative outcome probabilities |
-    | next_state, reward, terminated | (S, A, K) | as in the model |
+    | cumulative | (S·A·K,) | cumulative outcome probabilities |
+    | next_state, reward, terminated | (S·A·K,) | as in the model |
     | initial | (S,) | cumulative initial distribution |
     | guide | (GUIDE,) | first state whose cumulative probability exceeds i / GUIDE |
+    | n_actions, n_outcomes | | A and K |
     | limit | | steps after which an episode is truncated |
+
+    Outcome k of action a in state s is at ``(s A + a) K + k``: one place for all four arrays.
 
     Source of the guide table: Chen & Asau (1974), "On generating random variates from an empirical
     distribution"; it finds the state a linear search would find.
@@ -39,6 +42,8 @@ class SampledTable(NamedTuple):
     terminated: NDArray[np.bool_]
     initial: NDArray[np.float64]
     guide: NDArray[np.int64]
+    n_actions: int
+    n_outcomes: int
     limit: int
 
 
@@ -46,12 +51,14 @@ def sampled_table(mdp: TabularMDP) -> SampledTable:
     """Return ``mdp`` ready for sampling."""
     initial = np.cumsum(mdp.initial_distribution)
     return SampledTable(
-        cumulative=np.cumsum(mdp.probability, axis=2),
-        next_state=np.array(mdp.next_state),
-        reward=np.array(mdp.reward),
-        terminated=np.array(mdp.terminated),
+        cumulative=np.cumsum(mdp.probability, axis=2).ravel(),
+        next_state=mdp.next_state.flatten(),
+        reward=mdp.reward.flatten(),
+        terminated=mdp.terminated.flatten(),
         initial=initial,
         guide=np.searchsorted(initial, np.arange(GUIDE) / GUIDE, side="right"),
+        n_actions=mdp.n_actions,
+        n_outcomes=mdp.probability.shape[2],
         limit=mdp.max_episode_steps or FOREVER,
     )
 
@@ -67,17 +74,18 @@ def first_state(table: SampledTable, rng: Any) -> int:
 
 
 @register_jitable
-def search(cumulative: NDArray[np.float64], state: int, action: int, u: float) -> int:
+def search(cumulative: NDArray[np.float64], first: int, n_outcomes: int, u: float) -> int:
     """Return the first outcome whose cumulative probability exceeds ``u``, or 0; counting spares a branch."""
-    last = cumulative.shape[2] - 1
+    last = n_outcomes - 1
     outcome = 0
     for earlier in range(last):
-        outcome += cumulative[state, action, earlier] <= u
-    return outcome if cumulative[state, action, last] > u else 0
+        outcome += cumulative[at(first + earlier)] <= u
+    return outcome if cumulative[at(first + last)] > u else 0
 
 
 @register_jitable(**INLINE)
 def sample_outcome(table: SampledTable, state: int, action: int, rng: Any) -> int:
-    """Return which outcome an action has, by one draw."""
+    """Return the place of the outcome that an action has, by one draw."""
     u = draw(rng)
-    return 0 if table.cumulative.shape[2] == 1 else search(table.cumulative, state, action, u)
+    first = (state * table.n_actions + action) * table.n_outcomes
+    return first if table.n_outcomes == 1 else first + search(table.cumulative, first, table.n_outcomes, u)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from policylab.agents.tabular.values import maximum
 class DynaQSettings(TabularSettings):
     """Settings of `DynaQ`."""
 
+    mutable: ClassVar[frozenset[str]] = TabularSettings.mutable | {"planning_steps"}
+
     kind: Literal["dyna_q"] = "dyna_q"
     planning_steps: int = Field(
         default=5, ge=0, le=100_000, description="simulated updates per real step; 5 as in S&B, figure 8.2"
@@ -29,6 +31,8 @@ class DynaQSettings(TabularSettings):
 
 class DynaQPlusSettings(DynaQSettings):
     """Settings of `DynaQPlus`."""
+
+    mutable: ClassVar[frozenset[str]] = DynaQSettings.mutable | {"bonus"}
 
     kind: Literal["dyna_q_plus"] = "dyna_q_plus"  # type: ignore[assignment]
     bonus: float = Field(

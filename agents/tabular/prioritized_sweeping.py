@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +17,8 @@ from policylab.agents.tabular.values import Values, maximum
 
 class PrioritizedSweepingSettings(TabularSettings):
     """Settings of `PrioritizedSweeping`."""
+
+    mutable: ClassVar[frozenset[str]] = TabularSettings.mutable | {"planning_steps", "threshold"}
 
     kind: Literal["prioritized_sweeping"] = "prioritized_sweeping"
     planning_steps: int = Field(

@@ -45,6 +45,6 @@ def take_metrics(progress: Progress, n_steps: int) -> dict[str, float]:
     if clock[ENDED]:
         metrics["train/return_mean"] = float(tally[RETURN_SUM]) / int(clock[ENDED])
         metrics["train/length_mean"] = int(clock[LENGTH_SUM]) / int(clock[ENDED])
-    clock[[ENDED, LENGTH_SUM]] = 0
-    tally[[RETURN_SUM, ERROR_SUM]] = 0.0
+    clock[ENDED] = clock[LENGTH_SUM] = 0
+    tally[RETURN_SUM] = tally[ERROR_SUM] = 0.0
     return metrics

@@ -12,7 +12,7 @@ Traces decay by γλ per step. One that has fallen below `NEGLIGIBLE` is dropped
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ KINDS = {"accumulating": ACCUMULATING, "replacing": REPLACING, "dutch": DUTCH}
 
 class TraceSettings(TabularSettings):
     """What the algorithms with traces share."""
+
+    mutable: ClassVar[frozenset[str]] = TabularSettings.mutable | {"trace_decay"}
 
     trace_decay: float = Field(default=0.9, ge=0.0, le=1.0, description="λ; 0.9 as in S&B, example 12.2")
     traces: Literal["accumulating", "replacing", "dutch"] = Field(

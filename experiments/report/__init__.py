@@ -1,6 +1,7 @@
 """The report of an experiment: one self-contained HTML file and its figures, from plain data."""
 
 from policylab.experiments.report.data import (
+    BaselineValue,
     Cost,
     Curves,
     EnvironmentFacts,
@@ -9,20 +10,24 @@ from policylab.experiments.report.data import (
     Grid,
     Lineage,
     ReportData,
+    Score,
 )
-from policylab.experiments.report.episode import episode_gif, gif_bytes
+from policylab.experiments.report.episode import Film, episode_gif, gif_bytes
 from policylab.experiments.report.grid import grid_of
 from policylab.experiments.report.page import write_report
 
 __all__ = [
+    "BaselineValue",
     "Cost",
     "Curves",
     "EnvironmentFacts",
     "Estimate",
     "Exact",
+    "Film",
     "Grid",
     "Lineage",
     "ReportData",
+    "Score",
     "episode_gif",
     "gif_bytes",
     "grid_of",

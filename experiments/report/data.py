@@ -13,6 +13,7 @@ directory) has done the statistics.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +47,39 @@ class Exact:
     policy_return: float
     optimality_gap: float
     policy_is: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BaselineValue:
+    """A classical baseline's value.
+
+    Attributes:
+        name: of the rule; ``"random"`` acts at random.
+        value: its value; ``low`` and ``high`` are NaN where it is exact.
+        low: lower end of its confidence interval.
+        high: upper end.
+        n_episodes: episodes behind it, 0 where it is exact.
+    """
+
+    name: str
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    n_episodes: int = 0
+
+    @property
+    def classical(self) -> bool:
+        """Whether it is a rule at all."""
+        return self.name != "random"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Score:
+    """Where the policy stands: 0 is the best classical baseline, 1 the optimum; ``confirmed`` may be None."""
+
+    policy: float
+    confirmed: float | None
+    baseline: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,6 +191,8 @@ class ReportData:
         selected: the winner's value on the tuning seeds; None if no run got far enough.
         confirmed: its value on the confirmation seeds; None without such seeds.
         exact: None where the environment has no table.
+        baselines: classical rules and random actions, best first.
+        score: None where the optimum or a classical baseline is missing.
         config: the resolved configuration, nested.
         curves: of the winner, one per role that has runs.
         warnings: what a careful reader must know, one sentence each.
@@ -181,6 +217,8 @@ class ReportData:
     selected: Estimate | None = None
     confirmed: Estimate | None = None
     exact: Exact | None = None
+    baselines: Sequence[BaselineValue] = ()
+    score: Score | None = None
     curves: Sequence[Curves] = ()
     warnings: Sequence[str] = ()
     tracking: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,40 @@ from policylab.files import write_atomic
 MAX_FRAMES = 200
 MAX_SIDE_PX = 420
 LAST_FRAME_MS = 1200
+
+
+class Film(list[Any]):
+    """The frames of an episode of any length, thinned as it grows so that memory stays bounded.
+
+    Attributes:
+        n_shots: frames offered so far.
+
+    >>> film = Film()
+    >>> for shot in range(1001):
+    ...     film.append(shot)
+    >>> film.n_shots, len(film) <= 2 * MAX_FRAMES, film[0], film[-1]
+    (1001, True, 0, 1000)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_shots = 0
+        self._every = 1
+        self._spare_last = False
+
+    def append(self, frame: Any) -> None:
+        """Keep the newest frame, and of the earlier ones every first, second, fourth ... one."""
+        if self._spare_last:
+            self.pop()
+        super().append(frame)
+        self._spare_last = self.n_shots % self._every != 0
+        self.n_shots += 1
+        if len(self) >= 2 * MAX_FRAMES and not self._spare_last:
+            del self[1::2]
+            self._every *= 2
+            self._spare_last = (self.n_shots - 1) % self._every != 0
+            if self._spare_last:
+                super().append(frame)
 
 
 def episode_gif(frames: Sequence[NDArray[np.uint8]], path: Path, *, fps: float = 4.0) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from policylab.experiments.report import parameter_figures, study_figures
 from policylab.experiments.report.data import Curves, Estimate, Exact, ReportData
 from policylab.experiments.report.policy_map import policy_map
 from policylab.experiments.report.style import (
+    MUTED,
     OPTIMUM,
     PAPER,
     ROLE_COLOURS,
@@ -41,7 +42,7 @@ def draw_figures(data: ReportData) -> dict[str, Figure]:
     """Return every figure that ``data`` can fill, by name, in the order of the page."""
     makers: dict[str, Callable[[], Figure | None]] = {
         **_study_makers(data),
-        "learning_curves": lambda: learning_curves(data.curves, data.exact, metric=data.metric),
+        "learning_curves": lambda: learning_curves(data),
         "optimality_gap": lambda: optimality_gap(data.curves, data.exact) if data.exact else None,
         "seeds": lambda: seed_dots(data),
         "policy": lambda: policy_map(data.grid) if data.grid else None,
@@ -67,10 +68,11 @@ def _study_makers(data: ReportData) -> dict[str, Callable[[], Figure | None]]:
     }
 
 
-def learning_curves(curves: Sequence[Curves], exact: Exact | None, *, metric: str) -> Figure | None:
-    """Draw one panel per role: every seed thinly, the middle with its confidence band, the exact optimum."""
+def learning_curves(data: ReportData) -> Figure | None:
+    """Draw one panel per role: every seed thinly, the middle with its band, the optimum and the best baseline."""
     from matplotlib.figure import Figure
 
+    curves = data.curves
     if not curves:
         return None
     figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
@@ -80,14 +82,49 @@ def learning_curves(curves: Sequence[Curves], exact: Exact | None, *, metric: st
         panel.set_title(counted(len(curve.seeds), ROLE_NAMES[curve.role]), color=ROLE_COLOURS[curve.role])
         panel.set_xlabel("environment steps")
         thousands(panel)
-    if exact is not None:
-        for panel in panels:
-            panel.axhline(exact.optimal_return, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1.8)
-        _name_optimum(panels[-1], exact.optimal_return)
-    panels[0].set_ylabel(textwrap.fill(metric, 38))
-    optimum = [] if exact is None else [exact.optimal_return]
-    panels[0].set_ylim(*value_limits([curve.returns for curve in curves], also=optimum))
+    levels = _levels(data)
+    for level in levels:
+        _draw_level(panels, level)
+    panels[0].set_ylabel(textwrap.fill(data.metric, 38))
+    panels[0].set_ylim(*value_limits([curve.returns for curve in curves], also=[level.value for level in levels]))
     return figure
+
+
+class Level(NamedTuple):
+    """A horizontal line with its name above it, at one end: where two lines nearly meet, the names do not."""
+
+    name: str
+    value: float
+    colour: str
+    end: Literal["left", "right"]
+
+
+def _levels(data: ReportData) -> list[Level]:
+    """Return the optimum and the best classical baseline, as far as they are known."""
+    classical = [found for found in data.baselines if found.classical]
+    levels = []
+    if classical:
+        best = max(classical, key=lambda found: found.value)
+        levels.append(Level(f"{best.name} {number(best.value)}", best.value, MUTED, end="left"))
+    if data.exact is not None:
+        optimum = data.exact.optimal_return
+        levels.append(Level(f"optimum {number(optimum)}", optimum, OPTIMUM, end="right"))
+    return levels
+
+
+def _draw_level(panels: Sequence[Axes], level: Level) -> None:
+    for panel in panels:
+        panel.axhline(level.value, color=level.colour, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1.8)
+    panels[-1].annotate(
+        level.name,
+        (0.985 if level.end == "right" else 0.015, level.value),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha=level.end,
+        va="bottom",
+        color=level.colour,
+    )
 
 
 def _curve(panel: Axes, curve: Curves) -> None:
@@ -100,21 +137,8 @@ def _curve(panel: Axes, curve: Curves) -> None:
     panel.margins(x=0.02)
 
 
-def _name_optimum(panel: Axes, optimum: float) -> None:
-    panel.annotate(
-        f"optimum {number(optimum)}",
-        (0.985, optimum),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        color=OPTIMUM,
-    )
-
-
 def value_limits(returns: Sequence[NDArray[np.float64]], *, also: Sequence[float] = ()) -> tuple[float, float]:
-    """Return the limits of the value axis: everything, unless early returns would flatten all the rest.
+    """Return the limits of the value axis: everything, unless early returns would flatten all else; always ``also``.
 
     >>> early = np.array([[-5000.0, -40.0, -20.0, -15.0, -13.0]])
     >>> value_limits([early], also=[-13.0])[0] > -100
@@ -129,9 +153,9 @@ def value_limits(returns: Sequence[NDArray[np.float64]], *, also: Sequence[float
     high = float(everything.max())
     low = float(everything.min())
     if late.size and high - low > CUT_RATIO * (high - float(late.min())) > 0:
-        low = float(late.min())
+        low = min([float(late.min()), *also])  # a level beyond the axis would pull its name out of the picture
     pad = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
-    return low - pad, high + 2 * pad  # room for the name of the optimum
+    return low - (2 * pad if low in also else pad), high + 2 * pad  # room for the names of levels
 
 
 def optimality_gap(curves: Sequence[Curves], exact: Exact) -> Figure | None:

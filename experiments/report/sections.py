@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 
+from policylab.experiments.report.baseline_section import comparison
 from policylab.experiments.report.data import ReportData
 from policylab.experiments.report.parts import block, card, estimate_card, figure
 from policylab.experiments.report.study_sections import STUDY_SECTIONS
@@ -147,6 +148,7 @@ SECTIONS: tuple[Section, ...] = (
     header,
     warnings,
     summary,
+    comparison,
     *STUDY_SECTIONS,
     learning,
     policy,

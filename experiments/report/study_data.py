@@ -78,6 +78,8 @@ class Tried:
         entered: level it was first sent to: which bracket it belongs to.
         ending: how it stands.
         reason: why it was given up, or its error; ``""`` otherwise.
+        parent: the trial whose checkpoint it began with, None unless it is a fork.
+        origin: resource of that checkpoint.
     """
 
     id: int
@@ -89,6 +91,8 @@ class Tried:
     entered: int
     ending: Ending
     reason: str = ""
+    parent: int | None = None
+    origin: int = 0
 
     @property
     def values(self) -> dict[int, float]:
@@ -155,6 +159,8 @@ class StudyData:
         beats_default: probability that a run of the winner beats one of the default; None without confirmation.
         importances: None when they cannot be told.
         no_importances: why they cannot.
+        schedule: (resource until which it held, configuration) of the selected trial, one after the other; empty
+            where one configuration held throughout.
     """
 
     metric: str
@@ -177,6 +183,18 @@ class StudyData:
     beats_default: Estimate | None = None
     importances: Importances | None = None
     no_importances: str = ""
+    schedule: Sequence[tuple[int, Mapping[str, Any]]] = ()
+
+    @property
+    def line(self) -> list[int]:
+        """The selected trial and the trials it goes back to, the oldest last."""
+        parents = {trial.id: trial.parent for trial in self.trials}
+        found: list[int] = []
+        at: int | None = self.winner
+        while at is not None:
+            found.append(at)
+            at = parents.get(at)
+        return found
 
     @property
     def levels(self) -> list[int]:

@@ -123,6 +123,7 @@ def rungs(study: StudyData) -> Figure | None:
     limits, place = value_limits(study), _places(levels)
     _lanes(panel, study, place=place, limits=limits, row_pt=72 * row_in)
     _brackets(panel, trials)
+    _descent(panel, study, place=place)
     _rung_axes(panel, trials, place=place)
     if len(trials) > MAX_NAMED_ROWS:
         _value_bar(figure, panel, scale=value_scale(limits, maximise=study.maximise), metric=study.metric)
@@ -166,7 +167,8 @@ def _lanes(
     segments, widths, inks = [], [], []
     for row, (trial, colour) in enumerate(zip(trials, colours, strict=True)):
         for below, above in itertools.pairwise(sorted(place)):
-            if n := sum(run.resource >= above for run in trial.runs):
+            n = sum(run.resource >= above for run in trial.runs)
+            if n and below >= trial.origin:
                 segments.append([(place[below], row), (place[above], row)])
                 widths.append(min(max(0.9, 0.75 * row_pt), 1.0 + 0.9 * (n - 1), 7.0))
                 inks.append(colour)
@@ -185,6 +187,21 @@ def _brackets(panel: Axes, trials: Sequence[Tried]) -> None:
     for row, (below, above) in enumerate(itertools.pairwise(trials)):
         if below.entered != above.entered:
             panel.axhline(row + 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+
+
+def _descent(panel: Axes, study: StudyData, *, place: dict[int, float]) -> None:
+    """Join each fork to the run it goes on from by an upright line, the winner's ancestors in its colour."""
+    rows = {trial.id: row for row, trial in enumerate(_rows(study))}
+    for trial in study.trials:
+        if trial.parent in rows and trial.id in rows:
+            won = trial.id in study.line
+            panel.plot(
+                [place[trial.origin]] * 2,
+                [rows[trial.parent], rows[trial.id]],
+                color=BEST if won else MUTED,
+                linewidth=1.6 if won else 0.6,
+                zorder=2.4 if won else 1.5,
+            )
 
 
 def _rung_axes(panel: Axes, trials: Sequence[Tried], *, place: dict[int, float]) -> None:
@@ -231,6 +248,8 @@ def _entries(study: StudyData) -> list[Line2D]:
         entries.append(mark("|", "stopped there", colour=MUTED, size=6))
     if any(len(run.levels) > 1 for trial in study.trials for run in trial.runs):
         entries.append(mark("o", "promoted", colour=PAPER, edge=MUTED))
+    if any(trial.parent is not None for trial in study.trials):
+        entries.append(line("copied to", colour=MUTED, width=0.8))
     if "failed" in endings:
         entries.append(mark(MARKS["failed"], "failed", colour=FAILED))
     if "running" in endings:

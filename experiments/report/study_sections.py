@@ -94,6 +94,8 @@ def best_configuration(data: ReportData, figures: Mapping[str, str]) -> str:
     study = data.study
     if study is None:
         return ""
+    if study.schedule:
+        return _best_schedule(study)
     best, default = study.best.configuration, study.default_configuration
     rows = []
     for axis in study.axes:
@@ -101,6 +103,26 @@ def best_configuration(data: ReportData, figures: Mapping[str, str]) -> str:
         scale = f", {axis.scale.replace('_', ' ')}" if axis.scale not in ("linear", "categorical") else ""
         rows.append((axis.path, _shown(best, axis.path), _shown(default, axis.path), searched + scale))
     return block("Best configuration", table(("parameter", f"trial {study.winner}", "default", "searched"), rows))
+
+
+def _best_schedule(study: StudyData) -> str:
+    """Return the stages of the selected trial beside the default."""
+    head = ("parameter", *(f"to {number(until)}" for until, _ in study.schedule), "default")
+    rows = [
+        (
+            axis.path,
+            *(_shown(configuration, axis.path) for _, configuration in study.schedule),
+            _shown(study.default_configuration, axis.path),
+        )
+        for axis in study.axes
+    ]
+    note = (
+        f"Trial {study.winner} was trained with one configuration after the other: each column holds until its step. "
+        "Its last configuration alone gives another result. Confirmation trains through the whole schedule from the "
+        "start, on fresh seeds."
+    )
+    shown = f"<div class='wide'>{table(head, rows)}</div><p class='note'>{escaped(note)}</p>"
+    return block("Best schedule", shown)
 
 
 def _shown(configuration: Mapping[str, Any], path: str) -> str:
@@ -129,6 +151,8 @@ def course(data: ReportData, figures: Mapping[str, str]) -> str:
     )
     if len({trial.entered for trial in study.trials}) > 1:
         lanes += " A dotted line parts brackets, whose configurations entered at different levels."
+    if any(trial.parent is not None for trial in study.trials):
+        lanes += " An upright line leads from a run to the copy that goes on from its checkpoint with changed values."
     if len(study.trials) > MAX_DRAWN:
         lanes += f" The {MAX_DRAWN} strongest of {number(len(study.trials))} are shown."
     return block("Search", figure(figures.get("search_history"), history), figure(figures.get("search_rungs"), lanes))

@@ -105,12 +105,12 @@ def bootstrap(
     return percentile_interval(estimate, resampled, level=level, n=len(array))
 
 
-def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
+def wilson(successes: float, n: float, *, level: float = 0.95) -> Interval:
     """Return a success rate with its Wilson score interval.
 
     Args:
         successes: number of successes, 0 to ``n``.
-        n: number of independent trials (episodes), >= 1.
+        n: number of independent trials (episodes), >= 1; a fraction where they were dependent and are worth fewer.
         level: confidence level, in (0, 1).
 
     Raises:
@@ -130,7 +130,7 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
     half_width = z / scale * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     low = 0.0 if successes == 0 else float(centre - half_width)
     high = 1.0 if successes == n else float(centre + half_width)
-    return Interval(rate, low, high, level=level, n=n, method="Wilson score")
+    return Interval(rate, low, high, level=level, n=int(n), method="Wilson score")
 
 
 def is_binary(values: ArrayLike) -> bool:

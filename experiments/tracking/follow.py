@@ -69,7 +69,7 @@ class Follower:
 
     def _connected(self) -> Projection:
         if self._projection is None:
-            _check_reachable(self._settings)
+            check_reachable(self._settings)
             from policylab.experiments.tracking.mlflow_adapter import MlflowTracker
 
             self._tracker = MlflowTracker(self._settings)
@@ -93,15 +93,19 @@ class Follower:
         )
 
     def _sentence(self, failure: Exception) -> str:
-        reason = redacted(_reason(failure))[:MAX_REASON].rstrip(".")
+        reason = one_line(failure)
         return (
             f"MLflow at {redacted(str(self._settings.uri))} took nothing: {reason}; the run directory holds "
             f"everything, upload it later with `policylab sync {self._run_dir}`"
         )
 
 
-def _check_reachable(settings: MlflowTracking) -> None:
-    """Refuse what MLflow would report late or unclearly."""
+def check_reachable(settings: MlflowTracking) -> None:
+    """Refuse what MLflow would report late or unclearly.
+
+    Raises:
+        TrackingError: a folder or a package is missing.
+    """
     store = settings.store_path
     if store is not None and not store.parent.is_dir():
         raise TrackingError(f"the folder {store.parent} does not exist; create it or set tracking.uri")
@@ -109,8 +113,12 @@ def _check_reachable(settings: MlflowTracking) -> None:
         raise TrackingError("an arn: address needs sagemaker-mlflow; pip install 'policylab[sagemaker]'")
 
 
+def one_line(failure: Exception) -> str:
+    """Return one line that says why, without passwords; drivers bury it in pages."""
+    return redacted(_reason(failure))[:MAX_REASON].rstrip(".")
+
+
 def _reason(failure: Exception) -> str:
-    """Return one line that says why; drivers bury it in pages."""
     text = str(failure).strip() or type(failure).__name__
     network = re.search(r"\[Errno -?\d+\] ([A-Za-z ]+)|((?:Read|Connection) timed out)", text)
     if network is not None and type(failure).__name__ == "MlflowException":
@@ -133,7 +141,7 @@ def main() -> None:
         os.nice(19)
     finish = threading.Event()
     watch = {"parent_pid": order["parent_pid"]}
-    threading.Thread(target=_watch, args=(orders, finish), kwargs=watch, daemon=True).start()
+    threading.Thread(target=watch_parent, args=(orders, finish), kwargs=watch, daemon=True).start()
     run_dir, settings = Path(order["run_dir"]), MlflowTracking.model_validate(order["settings"])
     follower = Follower(run_dir, settings)
     try:
@@ -164,7 +172,7 @@ def _answer(answers: IO[str], state: SyncResult, *, kind: str | None, last: bool
     answers.flush()
 
 
-def _watch(orders: IO[bytes], finish: threading.Event, *, parent_pid: int) -> None:
+def watch_parent(orders: IO[bytes], finish: threading.Event, *, parent_pid: int) -> None:
     """Pass on the order to finish; end the process when the parent is gone."""
     while os.getppid() == parent_pid:
         if finish.is_set():

@@ -162,7 +162,7 @@ class FollowerProcess:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=_working_folder(run_dir, settings),
-            env=_environment(settings),
+            env=follower_environment(settings),
             process_group=0,  # Ctrl-C is for the trainer; the same session keeps `nice` effective
         )
         order = {
@@ -230,7 +230,7 @@ def _working_folder(run_dir: Path, settings: MlflowTracking) -> Path:
     return store.parent if store is not None and store.parent.is_dir() else run_dir
 
 
-def _environment(settings: MlflowTracking) -> dict[str, str]:
+def follower_environment(settings: MlflowTracking) -> dict[str, str]:
     """Return the follower's environment: no telemetry, no chatter, short patience with a dead server."""
     package_root = str(Path(str(policylab.__file__)).parent.parent)
     quiet = {

@@ -30,6 +30,7 @@ from policylab.experiments.tracking.mlflow_policy import log_policy
 from policylab.experiments.tracking.mlflow_runs import (
     BATCH_METRICS,
     create_run,
+    find_run,
     report_metrics,
     search_runs,
     write,
@@ -83,14 +84,10 @@ class MlflowTracker:
     def open(self, run: RunView) -> Mapping[str, Progress]:
         """Find the parent run by its tag, or create it with parameters, inputs and config.yaml."""
         self.experiment_id = self._experiment(self._settings.experiment or run.name)
-        self._run = run
-        wanted = f"tags.`policylab.run_id` = {_quoted(run.run_id)}"
-        found = search_runs(self._client, wanted, experiment_id=self.experiment_id, limit=1)
-        parent = (
-            found[0]
-            if found
-            else self._create(run.name, tags={"policylab.run_id": run.run_id}, started_ms=run.created_ms)
-        )
+        self._run, self._shared = run, run.tracked_from_jobs
+        identity = {"policylab.run_id": run.run_id}
+        found = find_run(self._client, identity, experiment_id=self.experiment_id)
+        parent = found or self._create(run.name, tags=identity, started_ms=run.created_ms)
         self.run_id = parent.info.run_id
         self._parent_tags = dict(parent.data.tags)
         self.model_uri = self._parent_tags.get("policylab.model")
@@ -123,9 +120,9 @@ class MlflowTracker:
         started_ms = int((trial.folder / "spec.json").stat().st_mtime * 1000)
         tags = {"policylab.path": trial.path, "mlflow.parentRunId": str(self.run_id)}
         if trial.path not in self._children:
-            self._children[trial.path] = self._create(
-                trial.path.removeprefix("trials/"), tags=tags, started_ms=started_ms
-            )
+            found = self._shared and find_run(self._client, tags, experiment_id=str(self.experiment_id))
+            name = trial.path.removeprefix("trials/")
+            self._children[trial.path] = found or self._create(name, tags=tags, started_ms=started_ms)
         child = self._children[trial.path].info.run_id
         self._describe(child, spec, tags=self._tags(spec) | {"rl.role": trial.role})
         if any(is_cut(leaf) for _, leaf in flatten(spec)):
@@ -165,7 +162,8 @@ class MlflowTracker:
         ended_ms = int(max((file.stat().st_mtime for file in files), default=run.created_ms / 1000) * 1000)
         digest = files_hash(run.folder, files)
         if self._parent_tags.get("policylab.artifacts") != digest:
-            metrics = [Metric(safe_name(name), value, ended_ms, 0) for name, value in numbers(result).items()]
+            values = {**numbers(result), **_baselines(result)}
+            metrics = [Metric(safe_name(name), value, ended_ms, 0) for name, value in values.items()]
             write(self._client, parent, metrics=metrics, tags=_best(result))
             self._upload(run, files)
             self._mark("policylab.artifacts", digest)
@@ -292,6 +290,9 @@ def _best(result: Mapping[str, Any]) -> dict[str, str]:
     return {safe_name(f"best.{path}"): param_text(value) for path, value in (configuration or {}).items()}
 
 
-def _quoted(text: str) -> str:
-    """Return ``text`` as a string of MLflow's search language."""
-    return f'"{text}"' if "'" in text else f"'{text}'"
+def _baselines(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values of the classical baselines as metrics ``baseline/NAME``."""
+    found = result.get("baselines")
+    rows = [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
+    values = {f"baseline/{row.get('name')}": as_number(row.get("value")) for row in rows}
+    return {name: value for name, value in values.items() if value is not None}

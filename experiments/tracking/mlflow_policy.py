@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import Space
 
 from policylab.agents.bundle import load_bundle
+from policylab.agents.onnx_policy import MODEL
 from policylab.experiments.tracking.observation_rows import columns, is_tensor
 from policylab.experiments.tracking.settings import MlflowTracking
 
@@ -86,12 +87,13 @@ def _logged_model(client: MlflowClient, bundle: Path, *, experiment_id: str, run
 def save_policy(folder: Path, bundle: Path, *, described: Model | None = None) -> None:
     """Write the bundle as an MLflow pyfunc model into the new folder ``folder``."""
     loaded = load_bundle(bundle)
+    extras = "[serve]" if MODEL in loaded.manifest.files else ""  # which brings ONNX Runtime
     mlflow.pyfunc.save_model(
         str(folder),
         python_model=str(Path(__file__).with_name("pyfunc_policy.py")),
         artifacts={"bundle": str(bundle)},
         signature=signature(loaded.observation_space, loaded.action_space),
-        pip_requirements=[f"policylab=={importlib.metadata.version('policylab')}"],
+        pip_requirements=[f"policylab{extras}=={importlib.metadata.version('policylab')}"],
         mlflow_model=described,
     )
 

@@ -18,6 +18,11 @@ BATCH_METRICS = 900  # MLflow takes at most 1000 metrics, parameters and tags to
 BATCH_PARAMS = 90
 
 
+def client_of(uri: str) -> MlflowClient:
+    """Return a client of the tracker at ``uri``."""
+    return MlflowClient(tracking_uri=uri)
+
+
 def search_runs(client: MlflowClient, filter_string: str, *, experiment_id: str, limit: int | None = None) -> list[Run]:
     """Return the runs that match, all of them or the first ``limit``."""
     runs: list[Run] = []
@@ -28,6 +33,17 @@ def search_runs(client: MlflowClient, filter_string: str, *, experiment_id: str,
         token = page.token
         if not token or limit is not None:
             return runs
+
+
+def find_run(client: MlflowClient, tags: Mapping[str, str], *, experiment_id: str) -> Run | None:
+    """Return a run with these tags, or None."""
+    wanted = " and ".join(f"tags.`{name}` = {quoted(value)}" for name, value in tags.items())
+    return next(iter(search_runs(client, wanted, experiment_id=experiment_id, limit=1)), None)
+
+
+def quoted(text: str) -> str:
+    """Return ``text`` as a string of MLflow's search language."""
+    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def create_run(client: MlflowClient, name: str, *, experiment_id: str, tags: Mapping[str, str], started_ms: int) -> Run:

@@ -13,6 +13,7 @@ their metrics.
 | policylab.result | both | hash of the state or result uploaded |
 | policylab.state, policylab.reason | both | how it stands, and why it was stopped or failed |
 | policylab.selected | configuration | it is the winner |
+| policylab.parent | configuration | the trial a fork goes on from, and where |
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from policylab.experiments.tracking.flat import flatten, numbers, param_text, safe_name
-from policylab.experiments.tracking.mlflow_runs import create_run, report_metrics, search_runs, write
+from policylab.experiments.tracking.mlflow_runs import create_run, find_run, report_metrics, search_runs, write
 from policylab.experiments.tracking.run_view import FAILED, FINISHED, KILLED, RUNNING, RunView, TrialView, document_hash
 from policylab.experiments.tracking.settings import redacted
 from policylab.experiments.tracking.study_rows import ConfigurationView, Row
@@ -54,6 +55,7 @@ class StudyRuns:
         self._experiment_id = experiment_id
         self._parent_id = parent_id
         self._config = run.config()
+        self._shared = run.tracked_from_jobs
         self._ids: dict[str, str] = {}
         self._statuses: dict[str, str] = {}
 
@@ -79,6 +81,7 @@ class StudyRuns:
                 "rl.role": "trial",
                 "rl.env_id": str(self._run.environment.get("id", "")),
                 "rl.algo": str(view.configuration.get("agent.kind", kind)),
+                **({"policylab.parent": view.parent} if view.parent else {}),
             }
             self._create(view.path, parent=self._parent_id, name=f"trial {view.number:04d}", tags=tags)
         time_ms = self._run.created_ms
@@ -143,8 +146,11 @@ class StudyRuns:
             "policylab.study": self._parent_id,
             "mlflow.parentRunId": parent,
         }
-        run = create_run(
-            self._client, name, experiment_id=self._experiment_id, tags=tags, started_ms=_started_ms(self._run, path)
+        made = {name: tags[name] for name in ("policylab.path", "mlflow.parentRunId")}
+        found = self._shared and find_run(self._client, made, experiment_id=self._experiment_id)
+        started_ms = _started_ms(self._run, path)
+        run = found or create_run(
+            self._client, name, experiment_id=self._experiment_id, tags=tags, started_ms=started_ms
         )
         self._ids[path], self._statuses[path] = run.info.run_id, run.info.status
 

@@ -10,7 +10,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from policylab.agents.bundle import load_bundle
@@ -24,7 +23,7 @@ with warnings.catch_warnings():
 
 
 class BundlePolicy(PythonModel):
-    """Acts greedily on a batch of raw observations."""
+    """Takes the deterministic action for each of a batch of raw observations."""
 
     def load_context(self, context: Any) -> None:
         """Load the bundle, which checks itself."""
@@ -34,7 +33,7 @@ class BundlePolicy(PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:  # noqa: PLR0917
         """Return one action per observation, shape (n, ...); see `observation_rows` for the input's forms."""
         batch = observations(self._bundle.observation_space, model_input)
-        return np.array([self._bundle.policy.act(observation) for observation in batch])
+        return self._bundle.policy.act_batch(batch)
 
 
 set_model(BundlePolicy())

@@ -127,6 +127,12 @@ class RunView:
             raise RunDirectoryError(f"{path}: not a mapping; restore it from a copy")
         return config
 
+    @property
+    def tracked_from_jobs(self) -> bool:
+        """Whether a run below it may have been made by the job that executes it."""
+        launcher = self.config().get("launcher")
+        return isinstance(launcher, dict) and launcher.get("kind") == "sagemaker"
+
     def result(self) -> dict[str, Any]:
         """Return the aggregates, empty while there are none."""
         path = self.folder / "result.json"

@@ -58,6 +58,7 @@ class ConfigurationView:
         settled: nothing more is trained for the search.
         selected: it is the winner.
         errors: seed number -> why that run failed.
+        parent: which trial it goes on from, and at which resource; ``""`` unless it is a fork.
     """
 
     path: str
@@ -68,6 +69,7 @@ class ConfigurationView:
     settled: bool = True
     selected: bool = False
     errors: dict[int, str] = dataclasses.field(default_factory=dict)
+    parent: str = ""
 
     @property
     def number(self) -> int:
@@ -106,8 +108,11 @@ def read_configurations(run: RunView) -> dict[str, ConfigurationView] | None:
     for number, event in enumerate(read_lines(path)):
         try:
             history.apply(event)
-            if event["event"] == "start":
-                views[event["trial"]] = ConfigurationView(f"trials/{event['trial']:04d}", event["configuration"])
+            if event["event"] in ("start", "fork") and event["trial"] not in views:
+                view = ConfigurationView(f"trials/{event['trial']:04d}", event["configuration"])
+                views[event["trial"]] = view
+                if event["event"] == "fork":
+                    view.parent = f"trial {event['parent']:04d} at {event['origin']}"
             elif event["event"] == "end":
                 rows = views[event["trial"]].rows
                 rows.extend(_standing(history.trials[event["trial"]], number=number, sign=sign))

@@ -15,7 +15,7 @@ from policylab.agents.bandit_settings import (
     OptimisticBandit,
     Ucb1Bandit,
 )
-from policylab.envs.bandit import BanditEnv
+from policylab.envs.textbook.bandit import BanditEnv
 from policylab.experiments.verify.exact import BOOK
 from policylab.experiments.verify.rows import Check, Estimate
 from policylab.seeding import generator

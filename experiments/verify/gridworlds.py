@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policylab.envs.enumeration import table_of
-from policylab.envs.gridworld import GridWorldEnv
+from policylab.envs.grids.gridworld import GridWorldEnv
 from policylab.envs.planners import evaluate_policy
 from policylab.envs.table import Outcome, TabularMDP
 from policylab.experiments.verify.exact import (

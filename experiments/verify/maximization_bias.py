@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from policylab.envs.maximization_bias import LEFT, A, B, MaximizationBiasEnv
+from policylab.envs.textbook.maximization_bias import LEFT, A, B, MaximizationBiasEnv
 from policylab.experiments.verify.exact import BOOK
 from policylab.experiments.verify.rows import Check, Estimate
 from policylab.seeding import generator

@@ -67,6 +67,7 @@ class Check:
         slack: further tolerance, in units of the number.
         reason: why there is slack.
         published_error: standard error of the published number, if it comes from a simulation.
+        slow: takes more than some seconds, and is computed on request only.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Check:
     slack: float = 0.0
     reason: str = ""
     published_error: float = 0.0
+    slow: bool = False
 
     def run(self) -> Row:
         """Measure and compare.

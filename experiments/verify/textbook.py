@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from policylab.envs.enumeration import table_of
-from policylab.envs.jacks_car_rental import JacksCarRentalEnv
 from policylab.envs.planners import epsilon_soft, evaluate_policy, start_value
 from policylab.envs.planning_evaluation import evaluate_model
 from policylab.envs.planning_model import ExpectedModel
-from policylab.envs.short_corridor import RIGHT, ShortCorridorEnv
+from policylab.envs.textbook.jacks_car_rental import JacksCarRentalEnv
+from policylab.envs.textbook.short_corridor import RIGHT, ShortCorridorEnv
 from policylab.experiments.verify.exact import BOOK, DYNAMIC_PROGRAMMING, optimal_values, table, uniform
 from policylab.experiments.verify.rows import Check
 

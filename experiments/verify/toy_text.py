@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policylab.envs.blackjack import OBSERVATION_SHAPE, observation_index, observed_policy
 from policylab.envs.planners import epsilon_soft, evaluate_policy, greedy, start_value, value_iteration
 from policylab.envs.table import TabularMDP
+from policylab.envs.textbook.blackjack import OBSERVATION_SHAPE, observation_index, observed_policy
 from policylab.experiments.verify.exact import (
     BOOK,
     DYNAMIC_PROGRAMMING,

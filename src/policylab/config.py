@@ -48,6 +48,21 @@ class Document:
                 return self.places[path[:length]]
         return self.places.get((), self.source)
 
+    def leaves(self, *path: str | int) -> Iterator[tuple[KeyPath, Any]]:
+        """Yield the path and value of everything at or below ``path`` that is neither a mapping nor a list.
+
+        >>> list(parse("env: {id: Taxi-v3, kwargs: {}}", "x.yaml").leaves("env"))
+        [(('env', 'id'), 'Taxi-v3')]
+        """
+        value: Any = self.data
+        for part in path:
+            value = value[part]
+        if isinstance(value, dict | list):
+            for key in value if isinstance(value, dict) else range(len(value)):
+                yield from self.leaves(*path, key)
+        else:
+            yield path, value
+
 
 class _CoreLoader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2's core schema."""

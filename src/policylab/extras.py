@@ -8,10 +8,19 @@ from types import ModuleType
 from policylab.errors import MissingExtraError
 
 EXTRAS = {
+    "ray": ("ray", "fsspec", "aiohttp_cors", "opencensus"),
     "rllib": ("ray", "torch", "onnx"),
+    "offline": ("pyarrow",),
     "sagemaker": ("sagemaker", "boto3"),
-    "serve": ("uvicorn", "msgspec", "onnxruntime"),
+    "serve": ("uvicorn", "httptools", "msgspec", "onnxruntime"),
     "monitor": ("pyarrow", "pandas"),
+    "energyplus": ("pyenergyplus",),
+    "box2d": ("Box2D",),
+    "mujoco": ("mujoco",),
+    "robotics": ("gymnasium_robotics", "mujoco"),
+    "driving": ("highway_env",),
+    "atari": ("ale_py",),
+    "minigrid": ("minigrid",),
 }
 """Extra -> the modules it brings."""
 

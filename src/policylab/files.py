@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,21 @@ def storage_errors(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}; what was written before is intact, "
             "free space or fix permissions, then resume"
         ) from error
+
+
+def write_synced(path: Path, content: bytes | str) -> None:
+    """Write ``content`` to ``path`` and to the disk: for a file in a folder that is renamed into place when complete.
+
+    Raises:
+        StorageError: the disk is full or the folder is not writable; a part may be at ``path``.
+    """
+    payload = content.encode() if isinstance(content, str) else content
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -54,6 +70,29 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             Path(name).unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Replace ``target`` by a copy of the folder ``source``, renamed into place when it is complete.
+
+    Raises:
+        StorageError: the disk is full, or ``source`` cannot be read; no part of a copy is at ``target``.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in target.parent.glob(f".{target.name}.copy-*"):
+            shutil.rmtree(leftover)
+        fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.copy-"))
+        shutil.copytree(source, fresh, dirs_exist_ok=True)
+        for path in fresh.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        sync_folder(fresh)
+        if target.exists():
+            shutil.rmtree(target)
+        fresh.rename(target)
+        sync_folder(target.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ cluster or in a container; the kernel carries the environment, agent and evaluat
 | file in the run's folder | content |
 |---|---|
 | spec.json | the `RunSpec` |
-| reports.jsonl | one `ReportRow` per mark, append-only, equal to the last byte after a resume |
+| reports.jsonl | one `ReportRow` per mark, append-only, equal to the last byte after an exact resume |
 | cost.jsonl | wall-clock and processor seconds per stretch of work |
 | checkpoints/STEPS/ | the agent's state after that many steps, renamed into place when complete |
 | result.json | the `RunResult`, written last |
@@ -22,8 +22,23 @@ from pydantic import Field, ValidationError
 
 from policylab.config import Settings
 from policylab.errors import RunDirectoryError
+from policylab.files import write_atomic
 
 Role = Literal["tune", "confirm"]
+
+
+class ParentRun(Settings):
+    """The run that another goes on from: that of ``trial`` in the same role and on the same seed, after ``steps``."""
+
+    trial: int = Field(ge=0)
+    steps: int = Field(ge=1)
+
+
+class RunStage(Settings):
+    """Agent settings that a run begins with, until a step; then come the next ones."""
+
+    until_steps: int = Field(ge=1)
+    agent: dict[str, Any]
 
 
 class RunSpec(Settings):
@@ -44,6 +59,19 @@ class RunSpec(Settings):
     stop_at_steps: int = Field(ge=1, description="where this run stops; at most the full budget")
     report_every_steps: int = Field(ge=1)
     checkpoint_every_s: float = Field(default=5.0, ge=0.0)
+    parent: ParentRun | None = Field(default=None, description="it begins with a copy of this run's checkpoint")
+    earlier: tuple[RunStage, ...] = Field(default=(), description="settings that hold before ``agent``, in order")
+    early_stopping: dict[str, Any] | None = Field(default=None, description="when it ends before its budget")
+
+    @property
+    def changes(self) -> frozenset[int]:
+        """Steps at which the agent's settings change."""
+        inherited = () if self.parent is None else (self.parent.steps,)
+        return frozenset((*inherited, *(stage.until_steps for stage in self.earlier)))
+
+    def agent_at(self, steps: int) -> dict[str, Any]:
+        """Return the agent settings that the step after ``steps`` is trained with."""
+        return next((stage.agent for stage in self.earlier if steps < stage.until_steps), self.agent)
 
     @property
     def path(self) -> str:
@@ -54,9 +82,13 @@ class RunSpec(Settings):
 class ReportRow(Settings):
     """The state of a run at one mark."""
 
-    step: int = Field(ge=0, description="environment steps so far")
+    step: int = Field(ge=0, description="the mark: environment steps it was due after, the same for all runs")
     episodes: int = Field(ge=0)
     metrics: dict[str, float]
+    env_steps: int | None = Field(
+        default=None, ge=0, description="steps really taken by an agent that learns from whole batches; None: `step`"
+    )
+    warnings: tuple[str, ...] | None = Field(default=None, description="what the user should know of the agent")
 
 
 class RunResult(Settings):
@@ -64,14 +96,19 @@ class RunResult(Settings):
 
     schema_version: Literal[1] = 1
     status: Literal["finished"] = "finished"
-    steps: int
+    steps: int = Field(description="environment steps really taken")
     episodes: int
     value: float = Field(
         description="final evaluation: undiscounted return per episode unless `measure` says otherwise"
     )
     measure: str = Field(description="what `value` is and how it was obtained")
     episode_returns: list[float] = Field(default_factory=list, description="of the final evaluation; empty when exact")
-    execution: dict[str, str] = Field(description="kind (compiled or plain) and the reason")
+    stochastic_value: float | None = Field(
+        default=None, description="the same with actions drawn from the policy's distribution, where it has one"
+    )
+    execution: dict[str, str] = Field(description="kind (compiled, plain or rllib), the reason, and how it resumes")
+    ended: str | None = Field(default=None, description="why it ended before its budget was used up")
+    warnings: tuple[str, ...] | None = Field(default=None, description="everything its reports warned of")
 
 
 def read_model(model: type[Settings], path: Path) -> Any:
@@ -90,3 +127,26 @@ def read_model(model: type[Settings], path: Path) -> Any:
         raise RunDirectoryError(f"{path}: not a {model.__name__}: {where}: {first['msg']}") from None
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path}: damaged: {error}; restore it from a copy") from None
+
+
+def place_spec(folder: Path, spec: RunSpec, *, source: str) -> None:
+    """Make ``folder`` the place of the run ``spec``: a fresh one, or one that holds the same run.
+
+    A spec that stops later than the one in the folder replaces it: the run goes on from its checkpoint.
+
+    Args:
+        folder: made if absent.
+        spec: the run.
+        source: where ``spec`` comes from, for the message.
+
+    Raises:
+        RunDirectoryError: the folder holds another run.
+        StorageError: a write failed.
+    """
+    file = folder / "spec.json"
+    held: RunSpec | None = read_model(RunSpec, file) if file.exists() else None
+    if held is not None and held.model_copy(update={"stop_at_steps": spec.stop_at_steps}) != spec:
+        raise RunDirectoryError(f"{file} is not the run that {source} describes; restore it from a copy")
+    if held is None or held.stop_at_steps < spec.stop_at_steps:
+        (folder / "result.json").unlink(missing_ok=True)
+        write_atomic(file, spec.model_dump_json(indent=1) + "\n")

@@ -385,7 +385,7 @@ def test_a_duplicated_array_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.update(schema_version=2), "schema version 2, this policylab reads version 1; install"),
+        (lambda f: f.update(schema_version=4), "schema version 4, this policylab reads up to version 3; install"),
         (lambda f: f.update(schema_version="1" * 1000), "schema version 111"),
         (lambda f: f.pop("schema_version"), "has no schema_version"),
         (lambda f: f.pop("golden"), "golden: Field required"),
@@ -456,7 +456,7 @@ def test_altered_metrics_and_duplicate_keys_are_refused(folder: Path) -> None:
     (folder / "manifest.json").write_text(text.replace("0.74", "0.99"))
     refused(folder, "manifest.json was altered: its digest does not match")
     (folder / "manifest.json").write_text(
-        text.replace('"schema_version": 1', '"schema_version": 1, "schema_version": 1')
+        text.replace('"schema_version": 3', '"schema_version": 3, "schema_version": 3')
     )
     refused(folder, "manifest.json was altered")
 
@@ -558,3 +558,10 @@ def test_a_space_without_json_form_is_refused() -> None:
 
 def test_bundle_is_what_load_returns(folder: Path) -> None:
     assert isinstance(load_bundle(folder), Bundle)
+
+
+def test_a_bundle_of_schema_version_1_still_loads() -> None:
+    bundle = load_bundle(Path(__file__).with_name("bundle_v1"))
+    assert bundle.manifest.schema_version == 1
+    assert bundle.policy.act(0) in range(4)
+    assert bundle.policy.log_probability(0, bundle.policy.act(0)) == pytest.approx(np.log(0.9 + 0.1 / 4))

@@ -152,3 +152,42 @@ def test_parts_that_do_not_fit_together_are_refused(
 def test_an_unknown_kind_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UnknownNameError, match="unknown policy 'tabula'; did you mean 'tabular'"):
         policy_from("tabula", {}, arrays={})
+
+
+def test_a_drawn_action_comes_with_its_log_probability() -> None:
+    policy = BanditPolicy(WEIGHTS[1], temperature=0.5)
+    for seed in range(20):
+        action, log_probability = policy.sample(0, generator(seed, "act"))
+        assert action == policy.act(0, rng=generator(seed, "act"))
+        assert log_probability == pytest.approx(np.log(policy.probabilities(0)[action]))
+
+
+def test_an_action_that_is_never_taken_has_log_probability_minus_infinity() -> None:
+    greedy = TabularPolicy(WEIGHTS, make_encoder(AutoFeatures(), spaces.Discrete(2)), first_action=5)
+    best = greedy.act(0)
+    assert greedy.log_probability(0, best) == 0.0
+    others = [action for action in (4, 5, 6, 7, 8) if action != best]
+    assert {greedy.log_probability(0, action) for action in others} == {-np.inf}
+
+
+MASK = np.array([True, False, True])
+
+
+@pytest.mark.parametrize("policy", policies(), ids=lambda policy: policy.kind)
+def test_a_mask_takes_away_all_probability(policy: Any) -> None:
+    seen = observation_for(policy)
+    mask = np.ones(len(policy.probabilities(seen)), dtype=np.bool_)
+    mask[int(policy.probabilities(seen).argmax())] = False
+    for greedy in (False, True):
+        found = policy.probabilities(seen, mask=mask, greedy=greedy)
+        assert found.sum() == pytest.approx(1.0)
+        assert (found[~mask] == 0.0).all()
+    assert policy.probabilities(seen, mask=mask, greedy=True).max() == 1.0
+    batch = policy.probabilities_batch([seen, seen], masks=[mask, None])
+    assert (batch == np.stack([policy.probabilities(seen, mask=mask), policy.probabilities(seen)])).all()
+
+
+def test_epsilon_spreads_over_allowed_actions() -> None:
+    policy = TabularPolicy(WEIGHTS, ENCODER, epsilon=0.2)
+    assert policy.probabilities(0, mask=MASK) == pytest.approx(np.array([0.1, 0.0, 0.9]))
+    assert policy.probabilities(0, mask=MASK, greedy=True).tolist() == [0.0, 0.0, 1.0]

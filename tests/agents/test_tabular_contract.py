@@ -1,5 +1,6 @@
 """What every registered tabular agent must do: learn, save, restore exactly, repeat itself, refuse damage."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from policylab.agents.registry import AGENTS
 from policylab.agents.tabular.agent import TabularAgent
 from policylab.envs.settings import EnvSettings
 from policylab.errors import CheckpointError, ConfigError, EnvironmentRuleError, RunError, UnknownNameError, UserError
+from policylab.files import content_hash
 from policylab.seeding import generator
 
 KINDS = [kind for kind in AGENTS.names() if issubclass(AGENTS.load(kind), TabularAgent)]
@@ -207,11 +209,9 @@ def test_arrays_of_objects_are_refused_before_they_are_unpickled(tmp_path):
     facts = json.loads((tmp_path / "state.json").read_text())
     hostile = tmp_path / "state.npz"
     np.savez(hostile, **{"core.q": np.array([{"a": 1}], dtype=object)})
-    from policylab.agents.tabular import checkpoint
-
-    digest = __import__("hashlib").sha256(hostile.read_bytes()).hexdigest()
+    digest = hashlib.sha256(hostile.read_bytes()).hexdigest()
     body = {**{key: value for key, value in facts.items() if key != "sha256"}, "arrays_sha256": digest}
-    body["sha256"] = checkpoint.content_hash(body)
+    body["sha256"] = content_hash(body)
     (tmp_path / "state.json").write_text(json.dumps(body))
     with pytest.raises(CheckpointError, match="does not hold plain arrays"):
         fresh("sarsa").restore(tmp_path)
@@ -331,3 +331,58 @@ def test_checkpoints_hold_no_pickle(tmp_path):
     with np.load(tmp_path / "state.npz", allow_pickle=False) as stored:
         assert {"core.q", "rng", "ring", "progress.clock"} <= set(stored.files)
     assert sorted(Path(tmp_path).iterdir()) == [tmp_path / "state.json", tmp_path / "state.npz"]
+
+
+CHANGES = {
+    "learning_rate": (0.7, lambda agent: agent._algorithm.core.learning_rate.start),
+    "discount": (0.5, lambda agent: agent._algorithm.core.discount),
+    "exploration": (
+        {"kind": "epsilon_greedy", "epsilon": 0.25},
+        lambda agent: agent._algorithm.core.exploration.parameter.start,
+    ),
+    "trace_decay": (0.4, lambda agent: agent._algorithm.traces.decay / agent._algorithm.core.discount),
+    "planning_steps": (3, lambda agent: agent._algorithm.planning_steps),
+    "bonus": (0.125, lambda agent: agent._algorithm.bonus),
+    "threshold": (0.5, lambda agent: agent._algorithm.threshold),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in KINDS for name in sorted(AGENTS.load(kind).Settings.mutable)]
+)
+def test_a_changed_setting_takes_effect_in_a_retuned_agent(kind, name, tmp_path):
+    if (kind, name) == ("off_policy_monte_carlo", "learning_rate"):
+        pytest.skip("it has none to change")
+    value, read = CHANGES[name]
+    expected = value["epsilon"] if isinstance(value, dict) else value
+    if (kind, name) == ("monte_carlo", "learning_rate"):
+        value = {"kind": "inverse_visits", "start": value}  # it counts visits, which a constant has none of
+    agent = fresh(kind)
+    agent.learn(50)
+    agent.save(tmp_path)
+    with pytest.raises(CheckpointError, match=rf"agent\.{name}"):
+        fresh(kind, **{name: value}).restore(tmp_path)
+    changed = fresh(kind, **{name: value})
+    changed.restore(tmp_path, retuned=True)
+    assert read(changed) == pytest.approx(expected)
+    assert read(agent) != pytest.approx(expected)
+    assert np.array_equal(changed.q, agent.q)
+    assert_same_state(changed, agent)
+    assert changed.learn(10).steps == 60
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"kind": "sarsa"}, r"agent\.kind"),
+        ({"kind": "q_learning", "initial_value": 1.0}, r"agent\.initial_value"),
+        ({"kind": "q_learning", "execution": "plain"}, "execution"),
+        ({"kind": "q_learning", "learning_rate": {"kind": "inverse_visits"}}, r"array core\.updates must be"),
+        ({"kind": "q_learning", "environment": EnvSettings(id="CliffWalking-v1")}, r"environment\.id"),
+    ],
+)
+def test_retuning_keeps_the_structure(other, message, tmp_path):
+    agent = fresh("q_learning")
+    agent.save(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        fresh(**other).restore(tmp_path, retuned=True)

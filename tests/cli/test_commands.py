@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from policylab.cli import main
+from policylab.extras import EXTRAS
 
 SMALL = [
     "--set", "budget.steps=4000", "--set", "seeds.tune=3", "--set", "seeds.confirm=2", "--set", "tracking.kind=none",
@@ -176,6 +177,35 @@ def test_bad_input_is_one_clear_sentence(arguments, message, cli):
     assert message in out + err
 
 
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (
+            "{id: FrozenLak-v1}",
+            "file.yaml:2:7: env.id: unknown environment 'FrozenLak-v1'; did you mean 'FrozenLake-v1'?",
+        ),
+        (
+            "{id: FrozenLake-v1, kwargs: {map_nam: 4x4}}",
+            "file.yaml:2:35: env.kwargs.map_nam: FrozenLake-v1 has no argument `map_nam`; did you mean 'map_name'?",
+        ),
+        ("{id: CartPole-v1}", "file.yaml:3:1: agent: features 'auto' cannot index the observation space Box"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_what_the_environment_refuses_is_told_with_its_place(command, env, message, cli, tmp_path):
+    (tmp_path / "file.yaml").write_text(f"name: x\nenv: {env}\nagent: {{kind: q_learning}}\nbudget: {{steps: 10}}\n")
+    assert message in cli(command, "file.yaml", code=2)[1]
+
+
+def test_wrong_overrides_of_a_deep_agent_are_told_with_their_places(cli, tmp_path):
+    pytest.importorskip("ray")
+    agent = "{kind: rllib, algorithm: PPO,\n  overrides: {\n    clip_parm: 0.1,\n    lr: 1}}"
+    (tmp_path / "file.yaml").write_text(f"name: x\nenv: {{id: CartPole-v1}}\nagent: {agent}\nbudget: {{steps: 10}}\n")
+    errors = cli("plan", "file.yaml", code=2)[1]
+    assert "error: file.yaml:5:5: agent.overrides.clip_parm: PPOConfig has no such attribute" in errors
+    assert "error: file.yaml:6:5: agent.overrides.lr: is set by agent.learning_rate" in errors
+
+
 def test_an_error_with_json_is_a_json_document(cli, tmp_path):
     out, _ = cli("run", "frozenlak", "--json", code=2)
     assert json.loads(out)["error"]["kind"] == "ConfigError"
@@ -199,4 +229,4 @@ def test_doctor_reports_this_machine(cli, tmp_path):
     document = json.loads(cli("doctor", "--json")[0])
     assert document["healthy"]
     assert document["cores"] >= 1
-    assert set(document["extras"]) == {"rllib", "sagemaker", "serve", "monitor"}
+    assert set(document["extras"]) == set(EXTRAS)

@@ -185,6 +185,7 @@ def document(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "name": "lake", "status": "finished", "selected": estimate, "confirmed": estimate, "exact": None,
+        "baselines": [], "score": None,
         "search": {**found, **changes}, "cost": {"env_steps": 15_000, "runs": 19, "wall_s": 3.0},
         "execution": {"kind": "compiled", "reason": "a table"}, "report": "r.html", "policy_bundle": "bundle",
         "tracking": {"run_id": None}, "warnings": [],

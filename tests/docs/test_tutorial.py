@@ -26,8 +26,8 @@ def run(command, folder, code):
     return done.stdout
 
 
-@pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/tuning.md"])
-def test_a_page_works_as_typed(page, tmp_path):
+@pytest.mark.parametrize(("page", "n_blocks"), [("docs/tutorial.md", 6), ("docs/tuning.md", 6), ("docs/bundles.md", 5)])
+def test_a_page_works_as_typed(page, n_blocks, tmp_path):
     ran = 0
     for language, options, body in blocks(page):
         if language == "yaml":
@@ -40,7 +40,7 @@ def test_a_page_works_as_typed(page, tmp_path):
             for line in body.strip().splitlines():
                 run(["bash", "-c", line], tmp_path, int(options.get("exit", 0)))
         ran += 1
-    assert ran >= 6
+    assert ran >= n_blocks
 
 
 def test_the_experiment_of_the_readme_is_valid(tmp_path):

@@ -118,7 +118,7 @@ def test_wrong_settings_are_refused_by_the_schema(given, message):
         ("Frozenlake-v1", "unknown environment 'Frozenlake-v1'; did you mean 'FrozenLake-v1'"),
         ("FrozenLake-v9", "has FrozenLake-v1"),
         ("policylab/CatMose-v0", "did you mean 'policylab/CatMouse-v0'"),
-        ("BabyAI/Qqq-v0", "pip install minigrid and write 'minigrid:BabyAI/Qqq-v0'"),
+        ("GymInvMgmt/Qqq-v0", "pip install gym-invmgmt and write 'gym_invmgmt:GymInvMgmt/Qqq-v0'"),
         ("nowhere/Qqqqqqq-v0", "install the package that holds 'nowhere'"),
         ("Qqqqqqqqq-v0", "see `policylab list envs`"),
     ],
@@ -138,7 +138,7 @@ def test_a_missing_library_is_one_sentence(monkeypatch):
         raise gym.error.DependencyNotInstalled('MuJoCo is not installed, run `pip install "gymnasium[mujoco]"`')
 
     gym.register("NeedsMujoco-v0", cannot)
-    with pytest.raises(MissingExtraError, match=r"needs mujoco, .* pip install 'gymnasium\[mujoco\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs mujoco, .* pip install 'policylab\[mujoco\]'"):
         make_env(EnvSettings(id="NeedsMujoco-v0"))
     gym.registry.pop("NeedsMujoco-v0")
 

@@ -277,6 +277,11 @@ def test_the_axis_shows_every_late_value(values: list[float]) -> None:
     assert high > max(returns.max(), 0.0)
 
 
+def test_the_axis_shows_a_level_that_all_late_values_exceed() -> None:
+    returns = np.array([[-5000.0, -40.0, -20.0, -15.0, -13.0]])
+    assert value_limits([returns], also=[-300.0])[0] < -300.0
+
+
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float("nan"))), max_size=50))
 def test_dots_stay_in_their_row(values: list[float]) -> None:
     offsets = spread(np.array(values))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import gymnasium as gym
 import pytest
 
-from policylab.envs import jacks_car_rental
+from policylab.envs.textbook import jacks_car_rental
 from policylab.errors import UnknownNameError
 from policylab.experiments.verify import CHECKS, Check, Estimate, Row, checks, temporal_difference, textbook, verify
 from policylab.experiments.verify.rows import half_digit
@@ -21,10 +21,28 @@ def everything() -> list[Row]:
     return verify()
 
 
-@pytest.mark.parametrize("name", [check.name for check in CHECKS])
+QUICK = [check.name for check in CHECKS if not check.slow]
+SLOW = [check.name for check in CHECKS if check.slow]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_published_number_comes_out(name: str, everything: list[Row]) -> None:
     row = next(row for row in everything if row.name == name)
     assert row.passed, f"measured {row.measured}, published {row.published} ± {row.tolerance} ({row.source})"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_published_number_that_takes_long_comes_out(name: str) -> None:
+    (row,) = (check.run() for check in CHECKS if check.name == name)
+    assert row.passed, f"measured {row.measured}, published {row.published} ± {row.tolerance} ({row.source})"
+
+
+def test_slow_rows_come_on_request_only() -> None:
+    assert [check.name for check in checks()] == QUICK
+    assert [check.name for check in checks(slow=True)] == [check.name for check in CHECKS]
+    with pytest.raises(UnknownNameError, match="take minutes; add --slow"):
+        checks(SLOW[0])
 
 
 def test_there_are_enough_rows_with_unique_names() -> None:
@@ -35,7 +53,8 @@ def test_there_are_enough_rows_with_unique_names() -> None:
 @pytest.mark.parametrize(
     "topic",
     ["FrozenLake 4x4", "FrozenLake 8x8", "Taxi", "CliffWalking", "Blackjack", "Gambler", "car rental", "windy", "dyna",
-     "ten-armed", "SARSA", "Q-learning", "maximization bias", "random walk", "short corridor", "CatMouse"],
+     "ten-armed", "SARSA", "Q-learning", "maximization bias", "random walk", "short corridor", "CatMouse",
+     "inventory", "newsvendor", "serial chain", "building", "voicemail", "slot filling"],
 )  # fmt: skip
 def test_topic_is_covered(topic: str) -> None:
     assert checks(topic)

@@ -1,7 +1,9 @@
 """Writes are whole or not at all; reads tolerate a torn last line and nothing else."""
 
+import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from policylab.errors import RunDirectoryError, StorageError
-from policylab.files import append_line, drop_torn_tail, locked, read_lines, write_atomic
+from policylab.files import append_line, copy_folder, drop_torn_tail, locked, read_lines, write_atomic
 
 
 def test_an_atomic_write_replaces_the_file_and_leaves_no_other(tmp_path):
@@ -64,6 +66,27 @@ def test_appended_records_come_back_and_a_torn_tail_does_not(tmp_path):
     assert path.read_text() == '{"step": 0}\n{"step": 1}\n{"step": 2}\n'
     drop_torn_tail(tmp_path / "absent.jsonl")
     assert read_lines(tmp_path / "absent.jsonl") == []
+
+
+def test_a_folder_is_copied_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    source, target = tmp_path / "source", tmp_path / "in" / "target"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "a.bin").write_bytes(b"1")
+    copy_folder(source, target)
+    assert (target / "deep" / "a.bin").read_bytes() == b"1"
+    (source / "deep" / "a.bin").write_bytes(b"2")
+
+    def full_disk(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "copytree", full_disk)
+        with pytest.raises(StorageError, match="No space left on device"):
+            copy_folder(source, target)
+    assert (target / "deep" / "a.bin").read_bytes() == b"1"
+    copy_folder(source, target)
+    assert (target / "deep" / "a.bin").read_bytes() == b"2"
+    assert list(target.parent.iterdir()) == [target], "what was left of the failed copy is gone"
 
 
 def test_damage_before_the_tail_names_file_and_line(tmp_path):

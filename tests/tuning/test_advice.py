@@ -13,6 +13,7 @@ from policylab.tuning.schedulers.asha import AshaSettings
 from policylab.tuning.schedulers.fixed import FixedSettings
 from policylab.tuning.schedulers.hyperband import HyperbandSettings
 from policylab.tuning.schedulers.median import MedianSettings
+from policylab.tuning.schedulers.population import PopulationSettings
 from policylab.tuning.space import Space
 
 
@@ -98,12 +99,25 @@ def test_searches_that_do_not_learn_may_be_parallel() -> None:
 
 @pytest.mark.parametrize(
     ("scheduler", "n_seeds"),
-    [(FixedSettings(), 1), (FixedSettings(seeds=1), 5), (MedianSettings(), 5), (HyperbandSettings(), 5)],
+    [
+        (FixedSettings(), 1),
+        (FixedSettings(seeds=1), 5),
+        (MedianSettings(), 5),
+        (HyperbandSettings(), 5),
+        (PopulationSettings(members=10), 5),
+    ],
 )
 def test_one_tuning_seed(scheduler: Settings, n_seeds: int) -> None:
     (found,) = advice(scheduler=scheduler, n_seeds=n_seeds)
     assert found.startswith("1 tuning seed decides")
     assert "scheduler kind: race" in found
+
+
+def test_a_small_population_follows_its_first_leaders() -> None:
+    found = advice(scheduler=PopulationSettings(seeds=5), n_trials=9)
+    assert found[-1].startswith("a population of 9 only follows its first leaders: give 10 members or more")
+    assert advice(scheduler=PopulationSettings(seeds=5), n_trials=10) == []
+    assert advice(scheduler=PopulationSettings(seeds=5, members=3), n_trials=None)[-1].startswith("a population of 3")
 
 
 def test_a_budget_that_cannot_fill_a_bracket() -> None:

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policylab.aws.metrics import metric_regex
 from policylab.tuning.hyperparameter_text import from_hyperparameters, from_text, to_hyperparameters, to_text
 from policylab.tuning.limits import Limits, NotImproving
 from policylab.tuning.request_validation import validate_request
 from policylab.tuning.sagemaker_request import (
     TuningJob,
-    metric_regex,
     placeholder_training_job,
     tuning_job_name,
     tuning_job_request,

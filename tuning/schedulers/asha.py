@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pydantic import Field
@@ -12,8 +14,8 @@ from pydantic import Field
 from policylab.tuning.decisions import Decision, Resume, Start
 from policylab.tuning.history import History, RunState, Trial
 from policylab.tuning.scheduler import Horizon, Propose
-from policylab.tuning.schedulers.evidence import affordable, check_budget, leader
-from policylab.tuning.schedulers.hyperband import SEED, HalvingSettings, rank
+from policylab.tuning.schedulers.evidence import Ranks, affordable, check_budget, leader
+from policylab.tuning.schedulers.hyperband import SEED, HalvingSettings
 from policylab.tuning.schedulers.rungs import Bracket
 
 
@@ -42,6 +44,7 @@ class Asha:
         self._brackets = brackets
         self._eta = eta
         self._deal = [index for index, bracket in enumerate(brackets) for _ in range(bracket.counts[0])]
+        self._ranks: WeakKeyDictionary[History, list[list[Ranks]]] = WeakKeyDictionary()
 
     @classmethod
     def make(cls, settings: AshaSettings, horizon: Horizon) -> Asha:
@@ -56,15 +59,12 @@ class Asha:
 
     def next(self, history: History, *, propose: Propose, rng: np.random.Generator) -> Sequence[Decision]:
         """Return a promotion from the highest rung that has one, or a new configuration."""
-        dealt: list[list[Trial]] = [[] for _ in self._brackets]
-        for trial in history.trials.values():
-            dealt[self._bracket_of(trial.id)].append(trial)
-        for bracket, members in zip(self._brackets, dealt, strict=True):
-            for below, above in reversed(list(itertools.pairwise(bracket.levels))):
-                ranked = rank(members, below)
-                for place, trial in enumerate(ranked[: len(ranked) // self._eta], start=1):
-                    if _waits(trial, below) and self._pays(below, above, history=history):
-                        return [Resume(trial.id, SEED, above, f"rank {place} of {len(ranked)} at {below}")]
+        for bracket, rungs in zip(self._brackets, self._followed(history), strict=True):
+            for (below, above), ranks in reversed(list(zip(itertools.pairwise(bracket.levels), rungs, strict=True))):
+                place, trial = ranks.best_waiting(history) or (len(ranks), None)
+                good = place <= len(ranks) // self._eta
+                if trial is not None and good and self._pays(below, above, history=history):
+                    return [Resume(trial.id, SEED, above, f"rank {place} of {len(ranks)} at {below}")]
         lowest = self._brackets[self._bracket_of(len(history.trials))].levels[0]
         if self._pays(0, lowest, history=history):
             configuration = propose()
@@ -75,6 +75,21 @@ class Asha:
     def best(self, history: History) -> int | None:
         """Return the trial with the highest value at the highest rung."""
         return leader(history)
+
+    def _followed(self, history: History) -> list[list[Ranks]]:
+        """Return the ranks of each bracket at each of its rungs but the last, as of now."""
+        if history not in self._ranks:
+            self._ranks[history] = [
+                [Ranks(level, seed=SEED, belongs=partial(self._dealt_to, index)) for level in bracket.levels[:-1]]
+                for index, bracket in enumerate(self._brackets)
+            ]
+        for rungs in self._ranks[history]:
+            for ranks in rungs:
+                ranks.follow(history)
+        return self._ranks[history]
+
+    def _dealt_to(self, bracket: int, trial: int) -> bool:
+        return self._bracket_of(trial) == bracket
 
     def _bracket_of(self, trial: int) -> int:
         return self._deal[trial % len(self._deal)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pydantic import Field
@@ -34,6 +35,7 @@ class Fixed:
     def __init__(self, horizon: Horizon, *, n_seeds: int) -> None:
         self._horizon = horizon
         self._n_seeds = n_seeds
+        self._lacking: WeakKeyDictionary[History, tuple[int, list[int]]] = WeakKeyDictionary()
 
     @classmethod
     def make(cls, settings: FixedSettings, horizon: Horizon) -> Fixed:
@@ -54,10 +56,10 @@ class Fixed:
     def next(self, history: History, *, propose: Propose, rng: np.random.Generator) -> Sequence[Decision]:
         """Return the next seed of the oldest unfinished configuration, or start a new one."""
         full = self._horizon.max_resource
-        missing = {trial.id: self._missing(trial) for trial in history.trials.values()}
+        missing = self._still_missing(history)
         for trial_id, n_missing in missing.items():
             seed = self._n_seeds - n_missing
-            if n_missing and affordable(full, history, horizon=self._horizon):
+            if affordable(full, history, horizon=self._horizon):
                 return [AddSeed(trial_id, seed, full, f"seed {seed + 1} of {self._n_seeds}")]
         reserved = sum(missing.values()) + self._n_seeds
         if affordable(reserved * full, history, horizon=self._horizon):
@@ -69,6 +71,15 @@ class Fixed:
     def best(self, history: History) -> int | None:
         """Return the trial with the highest mean over its seeds."""
         return leader(history)
+
+    def _still_missing(self, history: History) -> dict[int, int]:
+        """Return trial -> seeds it lacks, of the trials that lack any; one that lacks none never does again."""
+        seen, lacking = self._lacking.get(history, (0, []))
+        n_trials = len(history.trials)
+        missing = {trial: self._missing(history.trials[trial]) for trial in (*lacking, *range(seen, n_trials))}
+        missing = {trial: n for trial, n in missing.items() if n}
+        self._lacking[history] = (n_trials, list(missing))
+        return missing
 
     def _missing(self, trial: Trial) -> int:
         missing = self._n_seeds - len(trial.runs)

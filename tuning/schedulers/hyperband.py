@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -66,6 +67,8 @@ class Hyperband:
         self._horizon = horizon
         self._brackets = brackets
         self._eta = eta
+        # A bracket in which nobody can go on stays as it is: it need not be looked at for every decision.
+        self._over: WeakKeyDictionary[History, set[int]] = WeakKeyDictionary()
 
     @classmethod
     def make(cls, settings: HyperbandSettings, horizon: Horizon) -> Hyperband:
@@ -79,9 +82,13 @@ class Hyperband:
 
     def next(self, history: History, *, propose: Propose, rng: np.random.Generator) -> Sequence[Decision]:
         """Promote in the oldest bracket that has a ranked rung, else fill the first that is not full."""
-        trials = list(history.trials.values())
-        for bracket in self._plan():
-            members, trials = trials[: bracket.counts[0]], trials[bracket.counts[0] :]
+        over = self._over.setdefault(history, set())
+        first = 0
+        for number, bracket in enumerate(self._plan()):
+            start, first = first, first + bracket.counts[0]
+            if number in over:
+                continue
+            members = [history.trials[trial] for trial in range(start, min(first, len(history.trials)))]
             filled = len(members) == bracket.counts[0]
             if not filled:
                 configuration = propose() if affordable(bracket.levels[0], history, horizon=self._horizon) else None
@@ -93,6 +100,8 @@ class Hyperband:
                 promotion = self._promotion(actual, members, history=history)
                 if promotion:
                     return promotion
+                if filled and not any(_may_go_on(trial, bracket.levels[-1]) for trial in members):
+                    over.add(number)
             if not filled:
                 break
         return []
@@ -131,6 +140,11 @@ def rank(trials: Sequence[Trial], level: int) -> list[Trial]:
     """Return the trials that reached ``level``, best value there first, ties to the older trial."""
     reached = [(value, trial) for trial in trials if (value := value_at(trial.runs[SEED], level)) is not None]
     return [trial for _, trial in sorted(reached, key=lambda pair: pair[0], reverse=True)]
+
+
+def _may_go_on(trial: Trial, end: int) -> bool:
+    run = trial.runs[SEED]
+    return run.state is RunState.RUNNING or (run.state is RunState.PAUSED and run.until < end)
 
 
 def _heads_for(trial: Trial, level: int) -> bool:

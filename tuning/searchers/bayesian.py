@@ -70,7 +70,7 @@ class BayesianSearcher:
         if (first := opening(self._space, history)) is not None:
             return first
         evidence = gather(history, n_parameters=len(self._space.paths), prior=self._prior)
-        if len(history.trials) + len(self._prior) < self._settings.n_startup_trials or len(evidence.observed) < 2:
+        if history.proposed + len(self._prior) < self._settings.n_startup_trials or len(evidence.observed) < 2:
             return sobol(self._space, history, rng=rng)
         # Small matrices: threads cost more than they bring, and their number would show in the last bits.
         with _blas().limit(limits=1, user_api="blas"):

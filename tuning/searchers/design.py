@@ -63,7 +63,7 @@ def sobol(space: Space, history: History, *, rng: np.random.Generator) -> dict[s
     """
     entropy = getattr(rng.bit_generator.seed_seq, "entropy", None)
     entropy = entropy if isinstance(entropy, int) else 0
-    position = max(0, len(history.trials) - (space.default is not None))
+    position = max(0, history.proposed - (space.default is not None))
     points = itertools.islice(_feasible_sobol(space, entropy), position, position + MAX_REDRAWS)
     found = first_new(space, history, candidates=map(space.from_unit, points))
     return found or uniform(space, history, rng=rng)

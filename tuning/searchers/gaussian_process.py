@@ -102,7 +102,7 @@ class GaussianProcess:
         d = x.shape[1]
         centre = np.array([*[LENGTH_MEAN + 0.5 * math.log(d)] * d, 0.0, noise_prior.mean])
         spread = np.array([*[LENGTH_SPREAD] * d, 1.0, noise_prior.spread])
-        posterior = _LogPosterior(_squares(x, x, unordered=unordered), y, noise, centre, spread)
+        posterior = _LogPosterior(_squares(x, x, unordered=unordered), y, noise=noise, centre=centre, spread=spread)
         found = optimize.minimize(
             posterior.negative,
             centre,
@@ -137,10 +137,10 @@ class GaussianProcess:
 
 def _squares(a: np.ndarray, b: np.ndarray, *, unordered: np.ndarray) -> np.ndarray:
     """Return δ_k² between points (n, d) and (m, d), shape (d, n, m)."""
-    difference = a.T[:, :, None] - b.T[:, None, :]
-    squares = difference**2
+    squares = a.T[:, :, None] - b.T[:, None, :]
+    np.square(squares, out=squares)
     if unordered.any():
-        squares[unordered] = np.abs(difference[unordered]) > 1e-9
+        squares[unordered] = squares[unordered] > 1e-18
     return np.asarray(squares)
 
 
@@ -150,46 +150,75 @@ def _matern(squares: np.ndarray, theta: np.ndarray) -> np.ndarray:
     return np.asarray(math.exp(theta[-2]) * (1.0 + scaled + scaled**2 / 3.0) * np.exp(-scaled))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class _LogPosterior:
-    """The density of θ given the data, and its normal priors: means ``centre`` and deviations ``spread``."""
+    """The density of θ given the data, and its normal priors: means ``centre`` and deviations ``spread``.
+
+    It is computed hundreds of times per suggestion, so on the lower triangle of K alone, and by LAPACK itself: the
+    checks around it take as long as the work.
+    """
 
     squares: np.ndarray
     y: np.ndarray
     noise: np.ndarray
     centre: np.ndarray
     spread: np.ndarray
+    _row: np.ndarray = dataclasses.field(init=False)
+    _column: np.ndarray = dataclasses.field(init=False)
+    _place: np.ndarray = dataclasses.field(init=False)
+    _weight: np.ndarray = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.y)
+        self._row, self._column = np.tril_indices(n)
+        self._place = self._column * n + self._row  # in a matrix stored by columns, as LAPACK wants it
+        self._weight = np.where(self._row == self._column, 1.0, 2.0)
+        self.squares = np.ascontiguousarray(self.squares[:, self._row, self._column])
+
+    def value(self, theta: np.ndarray) -> float:
+        """Return -log p(θ | y) up to a constant; 1e25 where K has no Cholesky factor."""
+        return self._solve(theta, self._kernel(theta)[2])[0]
 
     def negative(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return -log p(θ | y) up to a constant, and its gradient."""
-        inverse_lengths = np.exp(-2.0 * theta[:-2])
-        scaled = ROOT_5 * np.sqrt(np.tensordot(inverse_lengths, self.squares, axes=1))
-        decay = math.exp(theta[-2]) * np.exp(-scaled)
-        kernel = (1.0 + scaled + scaled**2 / 3.0) * decay
-        added = math.exp(theta[-1]) * self.noise
-        covariance = kernel.copy()
-        covariance[np.diag_indices_from(covariance)] += added + JITTER
-        # LAPACK itself: the checks around it take as long as the work, hundreds of times per suggestion.
-        factor, failed = lapack.dpotrf(covariance, lower=1)
-        if failed:
-            return 1e25, np.zeros_like(theta)
-        inverse = lapack.dpotri(factor, lower=1)[0]
-        inverse += np.tril(inverse, -1).T
-        alpha = inverse @ self.y
-        residual = inverse - np.outer(alpha, alpha)
+        """Return `value` and its gradient."""
+        scaled, decay, kernel = self._kernel(theta)
+        value, factor, alpha = self._solve(theta, kernel)
+        if factor is None:
+            return value, np.zeros_like(theta)
+        inverse = lapack.dpotri(factor, lower=1, overwrite_c=1)[0]
+        residual = self._weight * (inverse.T.ravel()[self._place] - alpha[self._row] * alpha[self._column])
         # dK/dlog ℓ_k = (5/3) σ_f² (1 + √5 r) exp(-√5 r) δ_k² / ℓ_k²
         slope = residual * (5.0 / 3.0) * (1.0 + scaled) * decay
-        lengths = np.tensordot(self.squares, slope, axes=2) * inverse_lengths
-        gradient = 0.5 * np.array([*lengths, (residual * kernel).sum(), (residual.diagonal() * added).sum()])
+        lengths = self.squares @ slope * np.exp(-2.0 * theta[:-2])
+        added = (inverse.diagonal() - alpha**2) @ (math.exp(theta[-1]) * self.noise)
+        gradient = 0.5 * np.array([*lengths, residual @ kernel, added])
+        return value, gradient + (theta - self.centre) / self.spread**2
+
+    def _kernel(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return √5 r, σ_f² exp(-√5 r) and k(r) of the lower triangle."""
+        scaled = ROOT_5 * np.sqrt(np.exp(-2.0 * theta[:-2]) @ self.squares)
+        decay = math.exp(theta[-2]) * np.exp(-scaled)
+        return scaled, decay, (1.0 + scaled + scaled**2 / 3.0) * decay
+
+    def _solve(self, theta: np.ndarray, kernel: np.ndarray) -> tuple[float, np.ndarray | None, np.ndarray]:
+        """Return `value`, the factor of K (None where there is none) and K⁻¹ y."""
+        n = len(self.y)
+        entries = np.zeros(n * n)
+        entries[self._place] = kernel
+        entries[:: n + 1] += math.exp(theta[-1]) * self.noise + JITTER
+        factor, failed = lapack.dpotrf(entries.reshape(n, n).T, lower=1, clean=0, overwrite_a=1)
+        if failed:
+            return 1e25, None, self.y
+        alpha = lapack.dpotrs(factor, self.y, lower=1)[0]
         deviation = (theta - self.centre) / self.spread
         value = 0.5 * self.y @ alpha + np.log(factor.diagonal()).sum() + 0.5 * deviation @ deviation
-        return float(value), gradient + deviation / self.spread
+        return float(value), factor, alpha
 
     def draw(self, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return θ after a few steps of random-walk Metropolis from ``theta``."""
-        current = self.negative(theta)[0]
+        current = self.value(theta)
         for move in rng.normal(scale=STEP / math.sqrt(len(theta)), size=(N_STEPS, len(theta))):
-            proposed = self.negative(theta + move)[0]
+            proposed = self.value(theta + move)
             if rng.random() < math.exp(min(0.0, current - proposed)):
                 theta, current = theta + move, proposed
         return theta

@@ -4,6 +4,7 @@
 - A trial that was stopped below the level takes the median final value of the trials that were no better at the
   resource it reached, or the worst final value where there is none: being stopped is evidence, not a gap.
 - A failed trial, or one whose value is no number or beyond `HUGE`, counts as the worst observed.
+- A fork teaches nothing: most of its training was with its ancestors' configurations.
 - Trials without any value are *pending*; searchers keep away from where they run.
 
 Source: Falkner, Klein and Hutter (2018), "BOHB", section 3.2: the largest budget with at least d + 2 observations.
@@ -65,20 +66,19 @@ def gather(history: History, *, n_parameters: int, prior: Sequence[Observation] 
         n_parameters: dimensions of the space; a level needs two trials more.
         prior: observations from elsewhere.
     """
-    usable = [trial for trial in history.trials.values() if not trial.failed]
+    own = [trial for trial in history.trials.values() if trial.parent is None]
+    usable = [trial for trial in own if not trial.failed]
     reached = {trial.id: max((run.resource for run in trial.runs.values()), default=0) for trial in usable}
     level = _level(reached.values(), n_parameters + 2)
     finals = {trial.id: _values_from(trial, level) for trial in usable if reached[trial.id] >= level > 0}
-    broken = {trial.id for trial in history.trials.values() if trial.failed}
+    broken = {trial.id for trial in own if trial.failed}
     broken |= {trial for trial, values in finals.items() if any(not abs(value) < HUGE for value in values)}
     finals = {trial: values for trial, values in finals.items() if trial not in broken}
     finals |= _stand_ins(usable, finals, reached={trial: at for trial, at in reached.items() if 0 < at < level})
     if finals:
         finals |= dict.fromkeys(broken, (min(sum(values) / len(values) for values in finals.values()),))
     observed = [
-        Observation(trial.configuration, finals[trial.id], trial=trial.id)
-        for trial in history.trials.values()
-        if trial.id in finals
+        Observation(trial.configuration, finals[trial.id], trial=trial.id) for trial in own if trial.id in finals
     ]
     pending = tuple(trial.configuration for trial in usable if trial.id not in finals and trial.id not in broken)
     return Evidence((*prior, *observed), pending)

@@ -68,7 +68,7 @@ class TpeSearcher:
         if (first := opening(self._space, history)) is not None:
             return first
         evidence = gather(history, n_parameters=len(self._space.paths), prior=self._prior)
-        if len(history.trials) + len(self._prior) < self._settings.n_startup_trials or len(evidence.observed) < 2:
+        if history.proposed + len(self._prior) < self._settings.n_startup_trials or len(evidence.observed) < 2:
             return sobol(self._space, history, rng=rng)
         self._mirror.show(self._rows(evidence), seed=int(rng.integers(2**32)))
         proposals = (self._mirror.ask() for _ in range(MAX_ASKS))

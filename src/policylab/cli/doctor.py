@@ -1,4 +1,4 @@
-"""``policylab doctor``: versions, extras, cores, GPU and writable folders."""
+"""``policylab doctor``: versions, extras, cores, GPU, the emulator's hosts and writable folders."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ def doctor(arguments: argparse.Namespace) -> int:
         "platform": platform.platform(),
         "packages": {package: _version(package) for package in PACKAGES},
         "extras": {extra: _extra(modules) for extra, modules in EXTRAS.items()},
+        "conflicts": _conflicts(),
         "cores": len(os.sched_getaffinity(0)),
         "gpus": _gpus(),
+        "emulator": _emulator(),
         "folders": [_folder(Path.cwd()), _folder(_cache_folder()), _folder(Path(tempfile.gettempdir()))],
     }
     healthy = all(document["packages"].values()) and all(folder["writable"] for folder in document["folders"][:1])
@@ -49,6 +51,14 @@ def _extra(modules: tuple[str, ...]) -> dict[str, Any]:
     return {"installed": not missing, "missing": missing}
 
 
+def _conflicts() -> list[str]:
+    """Return what is installed side by side and must not be: pip does not notice."""
+    if _version("pygame") and _version("pygame-ce"):
+        remedy = "pip uninstall pygame; pip install --force-reinstall --no-deps pygame-ce"
+        return [f"pygame and pygame-ce overwrite each other: {remedy}"]
+    return []
+
+
 def _gpus() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
@@ -58,6 +68,13 @@ def _gpus() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return found.stdout.strip().splitlines()
+
+
+def _emulator() -> dict[str, Any]:
+    from policylab.launchers.sagemaker.emulator.cluster import why_not_isolated
+
+    reason = why_not_isolated()
+    return {"isolation": "processes" if reason else "namespaces", "reason": reason}
 
 
 def _cache_folder() -> Path:
@@ -78,7 +95,10 @@ def _text(document: dict[str, Any]) -> str:
     for extra, state in document["extras"].items():
         absent = f"absent ({', '.join(state['missing'])}): pip install 'policylab[{extra}]'"
         rows.append([f"extra {extra}", "installed" if state["installed"] else absent])
+    rows += [["conflict", text] for text in document["conflicts"]]
     rows += [["cores", str(document["cores"])], ["GPUs", ", ".join(document["gpus"]) or "none"]]
+    hosts = document["emulator"]
+    rows.append(["emulator", f"hosts are {hosts['isolation']}" + (f": {hosts['reason']}" if hosts["reason"] else "")])
     for folder in document["folders"]:
         state = "writable" if folder["writable"] else "NOT WRITABLE"
         rows.append(["folder", f"{folder['path']}: {state}, {folder['free_gib']} GiB free"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import columns, emit, value_text
+from policylab.cli.output import columns, configuration_text, emit, value_text
 
 if TYPE_CHECKING:
     from policylab.experiments.rundir import RunDirectory
@@ -19,12 +20,17 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, evaluate, track, report and package an experiment."""
     from policylab.experiments.plan import plan as make_plan
     from policylab.experiments.rundir import create_run
-    from policylab.experiments.schema import load_experiment
+    from policylab.experiments.schema import parse_experiment, read_experiment
 
-    config = load_experiment(arguments.config, overrides=arguments.overrides)
-    planned = make_plan(config)
+    document = read_experiment(arguments.config, overrides=arguments.overrides)
+    config = parse_experiment(document)
+    planned = make_plan(config, document=document)
     for warning in planned["warnings"]:
         sys.stderr.write(f"warning: {warning}\n")
+    if arguments.dry_run:
+        from policylab.cli.requests import dry_run
+
+        return dry_run(arguments, config)
     directory = create_run(config, parent=Path(arguments.out))
     return _drive(arguments, directory, planned=lambda: planned["search"])
 
@@ -43,16 +49,38 @@ def _drive(arguments: argparse.Namespace, directory: RunDirectory, *, planned: C
     from policylab.experiments.runner import drive
 
     sys.stderr.write(f"run directory: {directory.path}\n")
+    gc.freeze()  # what is imported by now is no garbage; to look for some in it takes a study an eighth of its time
     try:
         with watch(directory.config, planned_steps=lambda: _planned_steps(planned()), quiet=arguments.json) as observer:
             document = drive(directory, observer=observer)
+        _tell_cost(directory)
     except KeyboardInterrupt:
-        sys.stderr.write(f"saved; continue with: policylab resume {directory.path}\n")
+        sys.stderr.write(f"{_left(directory)}; continue with: policylab resume {directory.path}\n")
         if arguments.json:
             emit(arguments, {"run_dir": str(directory.path), "status": "interrupted"}, text=str)
         raise
     emit(arguments, document, text=lambda: summary(document))
     return 0
+
+
+def _left(directory: RunDirectory) -> str:
+    """Return what became of the runs when the command was interrupted."""
+    config = directory.config
+    if not getattr(config.launcher, "outlives", False):
+        return "saved"
+    from policylab.launchers.sagemaker.training_request import study_name
+
+    study = study_name(config.name, config.config_hash)
+    return f"the jobs go on (policylab jobs stop {study} --launcher sagemaker ends them)"
+
+
+def _tell_cost(directory: RunDirectory) -> None:
+    """Say on standard error what the jobs of an experiment have cost, if it had any."""
+    from policylab.launchers.sagemaker.ledger import FILE, Ledger
+
+    if getattr(directory.config.launcher, "outlives", False) and (directory.path / FILE).exists():
+        ledger = Ledger(directory.path)
+        sys.stderr.write(f"{ledger.n_jobs} jobs, {ledger.spent:.2f} by the price table; see {directory.path / FILE}\n")
 
 
 def _planned_steps(search: dict[str, Any]) -> int | None:
@@ -72,13 +100,31 @@ def summary(document: dict[str, Any]) -> str:
     if exact:
         text = f"optimum {exact['optimal_return']:.6g}, this policy {exact['policy_return']:.6g}"
         rows.append(["exact", f"{text}, gap {exact['optimality_gap']:.3g}"])
-    rows.append(["cost", f"{cost['env_steps']:,} steps in {cost['runs']} runs, {cost['wall_s']:.1f} s"])
+    rows += _baseline_rows(document)
+    used = f"{cost['transitions']:,} recorded transitions" if "transitions" in cost else f"{cost['env_steps']:,} steps"
+    rows.append(["cost", f"{used} in {cost['runs']} runs, {cost['wall_s']:.1f} s"])
+    for ended in document.get("ended_early", []):
+        rows.append(["ended early", f"{ended['run']}: {ended['reason']}; {ended['unused_steps']:,} steps not used"])
     rows.append(["execution", f"{document['execution']['kind']} ({document['execution']['reason']})"])
     rows += [["report", document["report"]], ["policy", document["policy_bundle"]]]
     if tracking["run_id"]:
         rows.append(["tracking", f"{tracking['open_with']} (run {tracking['run_id']})"])
     warnings = [f"warning: {text}" for text in document["warnings"]]
     return "\n".join([f"{document['name']}: {document['status']}", columns(rows), *warnings])
+
+
+def _baseline_rows(document: dict[str, Any]) -> list[list[str]]:
+    """Return the classical baselines, and where the policy stands between the best of them and the optimum."""
+    rows = []
+    for found in document["baselines"]:
+        ends = f" [{found['ci'][0]:.5g}, {found['ci'][1]:.5g}]" if found["ci"] else ""
+        how = f"{found['n_episodes']} episodes; {found['measure']}" if found["n_episodes"] else found["measure"]
+        rows.append([f"baseline {found['name']}", f"{found['value']:.5g}{ends}  {how}"])
+    if document["score"]:
+        score = document["score"]
+        confirmed = "" if score["confirmed"] is None else f", confirmed {score['confirmed']:.3f}"
+        rows.append(["score", f"{score['policy']:.3f}{confirmed}  0 is {score['baseline']}, 1 the optimum"])
+    return rows
 
 
 def _search_rows(found: dict[str, Any]) -> list[list[str]]:
@@ -88,9 +134,7 @@ def _search_rows(found: dict[str, Any]) -> list[list[str]]:
         rows.append(["optimism gap", f"{found['optimism_gap']:.4g}  selected minus confirmed"])
         rows.append(["default confirmed", _interval(found["default_confirmed"])])
         rows.append(["beats default", _against_default(found)])
-    named = list(found["configuration"].items())
-    for index, (path, value) in enumerate(named):
-        rows.append([f"best (trial {found['winner']})" if index == 0 else "", f"{path} = {value_text(value)}"])
+    rows += _best_rows(found)
     failed = f", {found['n_failed']} of them failed" if found["n_failed"] else ""
     rows.append(
         ["search", f"{found['n_trials']:,} configurations in {found['n_runs']:,} runs{failed}; {found['reason']}"]
@@ -98,6 +142,17 @@ def _search_rows(found: dict[str, Any]) -> list[list[str]]:
     saved = f"{found['saved_by_stopping_steps']:,} by stopping, {found['saved_by_resuming_steps']:,} by resuming"
     rows.append(["search budget", f"{found['spent_steps']:,} steps; saved {saved}"])
     return rows
+
+
+def _best_rows(found: dict[str, Any]) -> list[list[str]]:
+    """Return what the winner was trained with: its values, or its configurations one after the other."""
+    if found.get("schedule"):
+        stages = found["schedule"]
+        texts = [f"to step {stage['until_steps']:,}: {configuration_text(stage['configuration'])}" for stage in stages]
+        texts.append("a schedule: confirmed by training through all of it anew, on fresh seeds")
+    else:
+        texts = [f"{path} = {value_text(value)}" for path, value in found["configuration"].items()]
+    return [[f"best (trial {found['winner']})" if index == 0 else "", text] for index, text in enumerate(texts)]
 
 
 def _against_default(found: dict[str, Any]) -> str:
@@ -120,9 +175,10 @@ def _interval(interval: dict[str, Any]) -> str:
 def plan(arguments: argparse.Namespace) -> int:
     """Validate and price an experiment without training."""
     from policylab.experiments.plan import plan as make_plan
-    from policylab.experiments.schema import load_experiment
+    from policylab.experiments.schema import parse_experiment, read_experiment
 
-    document = make_plan(load_experiment(arguments.config, overrides=arguments.overrides))
+    read = read_experiment(arguments.config, overrides=arguments.overrides)
+    document = make_plan(parse_experiment(read), document=read)
     emit(arguments, document, text=lambda: _plan_text(document))
     return 0
 

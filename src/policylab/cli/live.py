@@ -84,7 +84,7 @@ def study_table(config: ExperimentConfig, *, planned_steps: int | None) -> Itera
 class Snapshot:
     """What is shown of a history, taken at one moment: the display is drawn by another thread."""
 
-    leaders: Sequence[tuple[Standing, Configuration]]
+    leaders: Sequence[tuple[Standing, Configuration, int | None]]
     tried: int
     running: int
     failed: int
@@ -133,7 +133,11 @@ class Picture:
             self._first_spent = history.spent
         ranked = standings(history)[: self._n_leaders]
         self._snapshot = Snapshot(
-            leaders=[(one, self._ordered(history.trials[one.trial].configuration)) for one in ranked if one.values],
+            leaders=[
+                (one, self._ordered(history.trials[one.trial].configuration), history.trials[one.trial].parent)
+                for one in ranked
+                if one.values
+            ],
             tried=len(history.trials),
             running=history.running,
             failed=sum(trial.failed for trial in history.trials.values()),
@@ -162,10 +166,10 @@ class Picture:
         table.add_column("seeds", justify="right")
         table.add_column("steps", justify="right")
         table.add_column("configuration", no_wrap=True, overflow="ellipsis", ratio=1)
-        for place, (one, configuration) in enumerate(shown.leaders):
+        for place, (one, configuration, parent) in enumerate(shown.leaders):
             running = "*" if one.running else " "
             table.add_row(
-                f"{one.trial}{running}",
+                f"{_named(one.trial, parent)}{running}",
                 self._value(one),
                 str(len(one.values)),
                 steps(one.resource),
@@ -210,6 +214,15 @@ class Picture:
         if not self._planned or done < SPEED_SHARE * self._planned:
             return ""
         return f", about {_clock(max(0.0, (self._planned - shown.spent) * elapsed_s / done))} left"
+
+
+def _named(trial: int, parent: int | None) -> str:
+    """Return the number of a trial, of a fork with its parent's.
+
+    >>> _named(7, None), _named(12, 7)
+    ('7', '12 < 7')
+    """
+    return str(trial) if parent is None else f"{trial} < {parent}"
 
 
 def _clock(seconds: float) -> str:

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import columns, emit
+from policylab.cli.output import columns, configuration_text, emit
 from policylab.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from policylab.experiments.rundir import RunDirectory
     from policylab.experiments.schema import ExperimentConfig
+    from policylab.experiments.tuning_jobs import OutgoingStudy
 
 
 def tune(arguments: argparse.Namespace) -> int:
@@ -65,17 +66,28 @@ def show_text(document: Mapping[str, Any], *, top: int) -> str:
         ["saved", f"{budget['saved_by_resuming_steps']:,} steps by resuming, "
                   f"{budget['saved_by_stopping_steps']:,} by stopping"],
         *_verdict(document),
+        *schedule_rows(document["schedule"]),
     ]  # fmt: skip
     shown = leaders[: top or None]
-    table = [[_HEADINGS[key] for key in _HEADINGS], *([_cell(row, key) for key in _HEADINGS] for row in shown)]
+    keys = [key for key in _HEADINGS if key != "parent" or any(row["parent"] for row in leaders)]
+    table = [[_HEADINGS[key] for key in keys], *([_cell(row, key) for key in keys] for row in shown)]
     more = [f"... {len(leaders) - len(shown)} more: --top 0"] if len(shown) < len(leaders) else []
     return "\n".join([f"{document['name']}: {document['metric']}, {document['mode']}", columns(rows), "",
                       columns(table), *more])  # fmt: skip
 
 
+def schedule_rows(schedule: Sequence[Mapping[str, Any]] | None) -> list[list[str]]:
+    """Return one row per stage of a winner that was trained with one configuration after the other."""
+    return [
+        ["schedule", f"to {stage['until_steps']:,}: {configuration_text(stage['configuration'])}"]
+        for stage in schedule or ()
+    ]
+
+
 _HEADINGS = {
     "rank": "rank",
     "trial": "trial",
+    "parent": "from",
     "value": "value",
     "n_seeds": "seeds",
     "resource": "steps",
@@ -87,6 +99,8 @@ _HEADINGS = {
 def _cell(row: Mapping[str, Any], key: str) -> str:
     if key == "value":
         return "-" if row["value"] is None else f"{row['value']:.4g}{_ends(row['ci'])}"
+    if key == "parent":
+        return "" if row["parent"] is None else f"{row['parent']['trial']} at {row['parent']['steps']:,}"
     if key == "configuration":
         from policylab.experiments.study_reporting import short_names
 
@@ -147,7 +161,7 @@ def best(arguments: argparse.Namespace) -> int:
         """Return YAML for `policylab run`, with what is known of it as comments."""
         known = [f"# trial {document['trial']} of {document['run_dir']}" + ("" if document["final"] else " (so far)")]
         known += [f"# {name} at {_estimate(document[name])}" for name in ("selected", "confirmed") if document[name]]
-        return "\n".join([*known, f"# {set_line(document['configuration'])}", document["yaml"]])
+        return "\n".join([*known, f"# {set_line(document['set'])}", document["yaml"]])
 
     emit(arguments, document, text=text)
     return 0
@@ -217,21 +231,60 @@ def importance(arguments: argparse.Namespace) -> int:
 
 
 def to_sagemaker(arguments: argparse.Namespace) -> int:
-    """Print the tuning-job request that comes closest; exit code 2 if SageMaker would refuse it."""
+    """Print the tuning-job request that comes closest, or send it; exit code 2 if SageMaker would refuse it."""
     from policylab.experiments.rundir import open_run
     from policylab.experiments.schema import load_experiment
     from policylab.experiments.study_request import request_document
+    from policylab.experiments.tuning_jobs import outgoing_study
 
     source = arguments.source
-    config = open_run(Path(source)).config if Path(source).is_dir() else load_experiment(source)
-    document = request_document(_searched(config, named=source))
-    emit(arguments, document, text=lambda: json.dumps(document["request"], indent=1))
+    is_run = Path(source).is_dir()
+    config = open_run(Path(source)).config if is_run else load_experiment(source, overrides=arguments.overrides)
+    _searched(config, named=source)
+    if arguments.send or config.launcher.kind == "sagemaker":
+        outgoing = outgoing_study(config)
+        document = outgoing.document
+    else:
+        document = request_document(config)
     lines = [f"not expressible: {text}" for text in document["not_expressible"]]
     lines += [f"{kind}: {text}" for kind in ("error", "warning") for text in document[f"{kind}s"]]
     if document["unchecked"]:
         lines.append(f"warning: not checked against the service model: {document['unchecked']}")
     sys.stderr.write("".join(f"{line}\n" for line in lines))
+    if arguments.send and not document["errors"]:
+        return _send(arguments, outgoing, config=config)
+    emit(arguments, document, text=lambda: json.dumps(document["request"], indent=1))
     return 2 if document["errors"] else 0
+
+
+def _send(arguments: argparse.Namespace, outgoing: OutgoingStudy, *, config: ExperimentConfig) -> int:
+    from policylab.launchers.sagemaker.object_store import S3Store
+    from policylab.launchers.sagemaker.service import client
+
+    region = config.launcher.region
+    sent = outgoing.send(client("sagemaker", region=region), S3Store(client("s3", region=region)))
+    how = "sent" if sent else "it was sent before"
+    text = f"{outgoing.name}: {how}\nwhen it has ended: policylab study import {outgoing.name} {arguments.source}"
+    emit(arguments, {"tuning_job": outgoing.name, "sent": sent}, text=lambda: text)
+    return 0
+
+
+def import_(arguments: argparse.Namespace) -> int:
+    """Write a finished SageMaker tuning job as a run directory."""
+    from policylab.experiments.schema import load_experiment
+    from policylab.experiments.tuning_jobs import fetch_record, import_study
+    from policylab.files import read_json
+    from policylab.launchers.sagemaker.service import client
+
+    config = _searched(load_experiment(arguments.config, overrides=arguments.overrides), named=arguments.config)
+    source = arguments.source
+    record = read_json(Path(source)) if source.endswith(".json") else None
+    if record is None:
+        record = fetch_record(client("sagemaker", region=getattr(config.launcher, "region", None)), source)
+    run = import_study(config, record, out=Path(arguments.out))
+    text = f"{run.path}\nlook at it with: policylab study show {run.path}"
+    emit(arguments, {"run_dir": str(run.path)}, text=lambda: text)
+    return 0
 
 
 def plan_rows(document: Mapping[str, Any]) -> list[list[str]]:

@@ -20,7 +20,7 @@ def verify(arguments: argparse.Namespace) -> int:
     from policylab.experiments.verify import checks
     from policylab.experiments.verify import verify as recompute
 
-    width = max(len(check.name) for check in checks(arguments.only))
+    width = max(len(check.name) for check in checks(arguments.only, slow=arguments.slow))
 
     def show(row: Row) -> None:
         sys.stdout.write(_line(row, width) + "\n")
@@ -28,7 +28,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
     if not arguments.json:
         sys.stdout.write(f"{'':4}  {'name':<{width}}  {HEADER}  source [tolerance]\n")
-    rows = recompute(arguments.only, None if arguments.json else show)
+    rows = recompute(arguments.only, None if arguments.json else show, slow=arguments.slow)
     n_passed = sum(row.passed for row in rows)
     document = {"rows": [dataclasses.asdict(row) for row in rows]}
     emit(arguments, document, text=lambda: f"{n_passed} of {len(rows)} passed")

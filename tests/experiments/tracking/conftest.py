@@ -107,6 +107,7 @@ class Run:
             "selected": {"value": 0.7, "ci": [0.6, 0.8], "n_seeds": 2},
             "confirmed": {"value": 0.65, "ci": [0.5, 0.75], "n_seeds": 1},
             "exact": {"optimal_return": 0.744, "policy_return": 0.74, "optimality_gap": 0.004},
+            "baselines": [{"name": "always_down", "value": 0.05, "ci": None, "n_episodes": 0, "measure": "return"}],
             "cost": {"env_steps": 900, "wall_s": 1.5},
             "report": "report.html",
         }

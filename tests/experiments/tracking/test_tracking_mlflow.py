@@ -15,8 +15,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from policylab.agents.action_distributions import Gaussian
 from policylab.agents.bundle import Lineage, load_bundle, write_bundle
 from policylab.agents.features import AutoFeatures, BinsFeatures, make_encoder
+from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
 from policylab.agents.policy import TabularPolicy
 from policylab.errors import RunDirectoryError, TrackingError, UserError
 from policylab.experiments.tracking.mlflow_adapter import MlflowTracker
@@ -119,6 +121,7 @@ def test_a_run_directory_becomes_a_parent_with_nested_runs(
     }
     assert wanted.items() <= parent.data.tags.items()
     figures = {"selected/value": 0.7, "selected/ci_low": 0.6, "confirmed/value": 0.65, "exact/optimality_gap": 0.004}
+    figures["baseline/always_down"] = 0.05
     assert figures.items() <= parent.data.metrics.items()
 
     nested = children(client, tracker)
@@ -216,6 +219,33 @@ def test_composite_and_continuous_observations_are_rows(
     expected = [policy.act(np.array(state, np.float32) if env_id[0] == "M" else state) for state in states]
     for batch in (states, np.array(states), pd.DataFrame(states)):
         assert model.predict(batch).tolist() == expected
+
+
+def test_a_network_with_continuous_actions_is_a_model_too(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    weights = np.array([[0.5], [0.0], [-0.1]], np.float32)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("MatMul", ["observation", "weights"], ["mean"]),
+            onnx.helper.make_node("Concat", ["mean", "mean"], ["outputs"], axis=1),
+        ],
+        "policy",
+        [onnx.helper.make_tensor_value_info("observation", onnx.TensorProto.FLOAT, ["n", 3])],
+        [onnx.helper.make_tensor_value_info("outputs", onnx.TensorProto.FLOAT, ["n", 2])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    distribution = Gaussian(n_components=1, low=(-2.0,), high=(2.0,), rescale=True)
+    policy = OnnxPolicy(made.SerializeToString(), OnnxSettings(inputs={"observation": ()}, distribution=distribution))
+    write_bundle(tmp_path / "bundle", policy, env=gym.make("Pendulum-v1"), lineage=Lineage(), metrics={})
+    save_policy(tmp_path / "model", tmp_path / "bundle")
+    assert "policylab[serve]==" in (tmp_path / "model" / "requirements.txt").read_text()
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    states = np.array([[1.0, 0.0, 3.0], [-0.5, 0.5, 0.0]], np.float32)
+    found = model.predict(states)
+    assert found.shape == (2, 1)
+    assert found == pytest.approx(2 * states @ weights)
+    assert model.metadata.signature.outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 1)}
 
 
 def test_arrays_of_two_dimensions_stay_arrays() -> None:

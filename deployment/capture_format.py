@@ -1,0 +1,273 @@
+"""The capture format: what an endpoint records of every decision, and of the rewards reported for it.
+
+Both are JSON lines in Amazon SageMaker's formats (Developer Guide, "Data capture" and "Ingest ground truth labels"),
+so that its tools read them; the key ``policylab`` holds what off-policy evaluation needs besides.
+
+    FOLDER/captured/ENDPOINT/VARIANT/yyyy/mm/dd/hh/*.jsonl       one line per decision, dated by the decision
+    FOLDER/captured-parquet/ENDPOINT/...                        or so (`parquet_capture`)
+    FOLDER/ground-truth/ENDPOINT/yyyy/mm/dd/hh/*.jsonl           one line per reward, dated by its arrival
+
+A captured line (here on several)::
+
+    {"captureData": {
+      "endpointInput":  {"observedContentType": "application/json", "mode": "INPUT", "encoding": "JSON", "data": "3"},
+      "endpointOutput": {"observedContentType": "application/json", "mode": "OUTPUT", "encoding": "JSON", "data": "1"}},
+     "eventMetadata": {"eventId": "...", "inferenceId": "only if given", "inferenceTime": "2026-01-31T17:25:49Z"},
+     "eventVersion": "0",
+     "policylab": {...the fields of `DecisionFacts`}}
+
+``data`` is the observation and the action as `policylab.agents.space_json.value_to_json` writes them. A reward line::
+
+    {"groundTruthData": {"data": "1.0", "encoding": "JSON"}, "eventMetadata": {"eventId": "..."}, "eventVersion": "0"}
+
+Its ``eventId`` is the decision id, or the inference id if the client gave one. A decision may have several rewards;
+they add up. A request of several observations makes one line for each of them, whose decision ids end in ``-0``, ...
+
+What is not in the files may have been served too: ``sampling_probability`` is the chance that a decision was kept, and
+``n_dropped`` counts those lost because the disk was slow or full, since the endpoint was started (the
+files of each start are their own).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from policylab.config import Settings
+from policylab.errors import UserError
+
+FORMAT_VERSION: Literal[1] = 1
+CAPTURED = "captured"
+CAPTURED_PARQUET = "captured-parquet"
+GROUND_TRUTH = "ground-truth"
+JSON_TYPE = "application/json"
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Source = Literal["policy", "fallback"]
+Assignment = Literal["random", "session", "target"]
+
+
+class ShadowFacts(Settings):
+    """What a shadow, or a version that is valued before it acts, would have done with one decision."""
+
+    variant: str
+    policy_version: str = Field(description="digest of its bundle")
+    action: Any = Field(description="what it would have answered")
+    log_probability: float | None = Field(
+        description="of the action that was taken, under the shadow's policy and the same mask; null is minus infinity"
+    )
+
+
+class DecisionFacts(Settings):
+    """What ``policylab`` holds in a captured line.
+
+    The probability with which the logged action was chosen, given its observation, is
+    ``variant_probability * exp(log_propensity)`` by this variant; an estimator either sums over variants or conditions
+    on the one that answered. A session keeps its variant: within one ``episode`` the variant was drawn once.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    endpoint: str
+    variant: str
+    policy_version: str = Field(description="digest of the bundle that answered")
+    variant_probability: Probability = Field(description="chance of this variant at the moment it was assigned")
+    assignment: Assignment = Field(
+        description="random: drawn for this request; session: drawn when its session began; target: named by the "
+        "client, which is no random assignment and must be left out of comparisons"
+    )
+    source: Source = Field(description="fallback: the endpoint's fallback action was answered, not the policy's")
+    exploration: bool = Field(description="false: the variant answers with its policy's deterministic action")
+    propensity: float = Field(
+        ge=0.0, description="of the action given observation, mask and variant, after masking and clipping"
+    )
+    log_propensity: float
+    propensity_kind: Literal["probability", "density"] = Field(
+        description="density: per unit of the continuous action; where it was clipped, a probability in that component"
+    )
+    mask: tuple[bool, ...] | None = Field(default=None, description="allowed actions, if the request named them")
+    episode: str | None = Field(default=None, description="as the client named it, else its session")
+    step: int | None = Field(
+        default=None, ge=0, description="within the episode, as the client counted, else per session"
+    )
+    shadows: tuple[ShadowFacts, ...] = ()
+    sampling_probability: float = Field(gt=0.0, le=1.0, description="chance that this decision was captured")
+    n_dropped: int = Field(
+        default=0, ge=0, description="decisions lost since the endpoint was started, of whichever variant"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CapturedDecision:
+    """One captured line, read back."""
+
+    decision_id: str
+    inference_id: str | None
+    time_utc: datetime
+    observation: Any
+    action: Any
+    facts: DecisionFacts
+
+    @property
+    def reward_id(self) -> str:
+        """The id under which a reward of this decision is reported: the inference id, else the decision id."""
+        return self.inference_id or self.decision_id
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reward:
+    """One reward line, read back."""
+
+    decision_id: str
+    reward: float
+
+
+def captured_line(
+    *,
+    decision_id: str,
+    inference_id: str | None,
+    time_s: float,
+    observation: Any,
+    action: Any,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the line of one decision; ``observation`` and ``action`` as JSON values, ``facts`` as `DecisionFacts`."""
+    metadata = {"eventId": decision_id, "inferenceTime": timestamp(time_s)}
+    if inference_id is not None:
+        metadata["inferenceId"] = inference_id
+    return {
+        "captureData": {
+            "endpointInput": _part("INPUT", observation),
+            "endpointOutput": _part("OUTPUT", action),
+        },
+        "eventMetadata": metadata,
+        "eventVersion": "0",
+        "policylab": dict(facts),
+    }
+
+
+def _part(mode: str, value: Any) -> dict[str, str]:
+    return {"observedContentType": JSON_TYPE, "mode": mode, "encoding": "JSON", "data": json.dumps(value)}
+
+
+def reward_line(decision_id: str, *, reward: float) -> dict[str, Any]:
+    """Return the ground-truth line of one reward.
+
+    >>> reward_line("a", reward=1.0)["groundTruthData"]
+    {'data': '1.0', 'encoding': 'JSON'}
+    """
+    return {
+        "groundTruthData": {"data": json.dumps(reward), "encoding": "JSON"},
+        "eventMetadata": {"eventId": decision_id},
+        "eventVersion": "0",
+    }
+
+
+def timestamp(time_s: float) -> str:
+    """Return seconds since 1970 as SageMaker writes times.
+
+    >>> timestamp(1644859549.7)
+    '2022-02-14T17:25:49Z'
+    """
+    return _formatted(int(time_s), "%Y-%m-%dT%H:%M:%SZ")
+
+
+def hour_folder(time_s: float) -> str:
+    """Return the folder of an hour.
+
+    >>> hour_folder(1644859549.7)
+    '2022/02/14/17'
+    """
+    return _formatted(int(time_s), "%Y/%m/%d/%H")
+
+
+@functools.lru_cache(maxsize=16)  # thousands of decisions share a second
+def _formatted(second: int, pattern: str) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime(pattern)
+
+
+def parse_captured(line: str | bytes) -> CapturedDecision:
+    """Return what one captured line says.
+
+    Raises:
+        UserError: the line is none that an endpoint of this policylab wrote.
+    """
+    try:
+        record = json.loads(line)
+        metadata, data = record["eventMetadata"], record["captureData"]
+        return CapturedDecision(
+            decision_id=metadata["eventId"],
+            inference_id=metadata.get("inferenceId"),
+            time_utc=datetime.fromisoformat(metadata["inferenceTime"]),
+            observation=json.loads(data["endpointInput"]["data"]),
+            action=json.loads(data["endpointOutput"]["data"]),
+            facts=DecisionFacts.model_validate(record["policylab"]),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"captured line: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"not a line of the capture format ({error!r:.80}): {line[:80]!r}") from error
+
+
+def parse_reward(line: str | bytes) -> Reward:
+    """Return what one ground-truth line says.
+
+    Raises:
+        UserError: it is no line with a number.
+    """
+    try:
+        record = json.loads(line)
+        return Reward(str(record["eventMetadata"]["eventId"]), float(record["groundTruthData"]["data"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"not a reward line ({error!r:.80}): {line[:80]!r}") from error
+
+
+def read_captured(folder: Path, *, endpoint: str, variant: str | None = None) -> Iterator[CapturedDecision]:
+    """Yield the decisions captured in ``folder`` for an endpoint, or one variant of it, hour by hour.
+
+    Lines come first, then Parquet. The last line of a file may be incomplete, since the endpoint may be writing it; it
+    is left out.
+
+    Raises:
+        UserError: a line is damaged; the message names file and line.
+    """
+    place = folder / CAPTURED / endpoint
+    for file in sorted(place.glob(f"{variant or '*'}/*/*/*/*/*.jsonl"), key=lambda path: path.parts[-5:]):
+        for number, line in enumerate(complete_lines(file), start=1):
+            try:
+                yield parse_captured(line)
+            except UserError as error:
+                raise UserError(f"{file}:{number}: {error}") from error
+    if (folder / CAPTURED_PARQUET / endpoint).is_dir():
+        from policylab.deployment.parquet_capture import read_parquet
+
+        yield from read_parquet(folder, endpoint=endpoint, variant=variant)
+
+
+def read_rewards(folder: Path, *, endpoint: str) -> Iterator[Reward]:
+    """Yield the rewards reported to an endpoint, in the order of their arrival.
+
+    Raises:
+        UserError: a line is damaged; the message names file and line.
+    """
+    for file in sorted((folder / GROUND_TRUTH / endpoint).glob("*/*/*/*/*.jsonl")):
+        for number, line in enumerate(complete_lines(file), start=1):
+            try:
+                yield parse_reward(line)
+            except UserError as error:
+                raise UserError(f"{file}:{number}: {error}") from error
+
+
+def complete_lines(file: Path) -> Iterator[bytes]:
+    """Yield the lines of a file that are written to their end."""
+    with file.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield line

@@ -1,0 +1,90 @@
+"""`policylab container serve`: the program that SageMaker starts to host a policy.
+
+| of the contract | here |
+|---|---|
+| /opt/ml/model | the bundle, unpacked by the service |
+| POLICYLAB_ENDPOINT | what holds of the endpoint file inside, as JSON; without it, the bundle is served as it is |
+| SAGEMAKER_BIND_TO_PORT, POLICYLAB_HOST | where to listen; default: port 8080 of every address |
+| GET /ping, POST /invocations | answered once the policy is loaded |
+| SIGTERM | the requests under way are answered, then it ends |
+
+Whoever reaches the container is let in, for the service authorises clients before; pages that change the endpoint
+answer nobody.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from policylab.config import parse, validate
+from policylab.deployment.access import Access
+from policylab.deployment.app import EndpointApp
+from policylab.deployment.endpoint import EndpointConfig, endpoint_of_bundle
+from policylab.deployment.listening import bound_socket
+from policylab.deployment.running import start_endpoint
+from policylab.deployment.sagemaker.models import ENDPOINT
+from policylab.deployment.serving import serve
+from policylab.errors import UserError
+
+ROOT, HOST = "POLICYLAB_ML_ROOT", "POLICYLAB_HOST"
+PORT, MANY = "SAGEMAKER_BIND_TO_PORT", "SAGEMAKER_MULTI_MODEL"
+EVERY_ADDRESS = "0.0.0.0"
+DRAIN_S = 10.0
+"""The service stops sending requests before SIGTERM, and kills 30 s after it."""
+
+
+def serve_container(environment: Mapping[str, str] = os.environ) -> None:
+    """Answer until SIGTERM.
+
+    Raises:
+        ConfigError, UserError: the variables ask for what is not there.
+        BundleError: the bundle is refused.
+    """
+    config = endpoint_inside(environment)
+    access = Access(admin_token=secrets.token_urlsafe(32))
+    with contextlib.closing(bound_socket(environment.get(HOST, EVERY_ADDRESS), _port(environment))) as listener:
+        running = start_endpoint(config, state_folder=None)
+        app = EndpointApp(running.server, access=access, admin=running.admin)
+        with contextlib.suppress(KeyboardInterrupt):  # how it is told to stop
+            serve(app, running, listener=listener, drain_s=DRAIN_S, ready=_tell)
+
+
+def endpoint_inside(environment: Mapping[str, str]) -> EndpointConfig:
+    """Return the endpoint that a container serves.
+
+    Raises:
+        ConfigError: what POLICYLAB_ENDPOINT says breaks a rule.
+        UserError: there is no bundle, or many are asked for.
+    """
+    if environment.get(MANY, "").lower() == "true":
+        raise UserError(f"{MANY}: containers serve one model each; leave sagemaker.models out of the endpoint file")
+    model = Path(environment.get(ROOT, "/opt/ml")) / "model"
+    if not (model / "manifest.json").is_file():
+        raise UserError(f"{model}: no policy bundle; the model's data must be the model.tar.gz of a bundle")
+    own = endpoint_of_bundle(model)
+    if ENDPOINT not in environment:
+        return own
+    told = validate(EndpointConfig, parse(environment[ENDPOINT], ENDPOINT))
+    if len(told.variants) != 1 or told.shadows:
+        raise UserError(f"{ENDPOINT}: a container serves one variant; SageMaker divides the traffic among them")
+    variant = told.variants[0].model_copy(update={"bundle": own.variants[0].bundle})
+    return told.model_copy(update={"variants": (variant,)})
+
+
+def _port(environment: Mapping[str, str]) -> int:
+    text = environment.get(PORT, "8080")
+    if not text.isdigit() or not 0 < int(text) < 65_536:
+        raise UserError(f"{PORT}={text}: not a port")
+    return int(text)
+
+
+def _tell(url: str) -> None:
+    sys.stdout.write(f"container: answers at {url}\n")
+    sys.stdout.flush()

@@ -1,0 +1,202 @@
+"""`ServedPolicy`: what one variant does with observations, within masks and bounds, and how likely it was to do so."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from policylab.agents.action_distributions import Gaussian
+from policylab.agents.bundle import Bundle
+from policylab.agents.distribution_policy import DistributionPolicy, Limits
+from policylab.agents.policy import Mask
+from policylab.deployment.endpoint import BoundsSettings
+from policylab.errors import RunError, UserError
+
+_SMALLEST = 2.0**-53
+MAX_KNOWN = 100_000
+
+
+class PolicyFailure(RunError):
+    """A policy gave no usable answer to an observation of its own space."""
+
+
+class Draw:
+    """The random numbers of one decision: a function of the endpoint's secret and the decision's id.
+
+    A retry repeats the decision to the last bit, after a restart too. Without the secret nobody can choose an id for
+    the action it leads to.
+
+    >>> Draw(b"secret", "a").of_action == Draw(b"secret", "a").of_action
+    True
+    """
+
+    __slots__ = ("_digest",)
+
+    def __init__(self, secret: bytes, decision_id: str) -> None:
+        self._digest = hashlib.blake2b(decision_id.encode(), key=secret, digest_size=40).digest()
+
+    def _uniform(self, place: int) -> float:
+        return (int.from_bytes(self._digest[place : place + 8], "little") >> 11) * _SMALLEST
+
+    @property
+    def of_variant(self) -> float:
+        """In [0, 1), for the assignment of a variant."""
+        return self._uniform(0)
+
+    @property
+    def of_action(self) -> float:
+        """In [0, 1), for the action of a single observation."""
+        return self._uniform(8)
+
+    @property
+    def of_sampling(self) -> float:
+        """In [0, 1), for what is recorded."""
+        return self._uniform(16)
+
+    def generator(self) -> np.random.Generator:
+        """Return a stream for actions that take more than one number."""
+        return np.random.Generator(np.random.SFC64(int.from_bytes(self._digest[24:40], "little")))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """One action, as the environment takes it, and the logarithm of its propensity."""
+
+    action: Any
+    log_propensity: float
+
+
+class ServedPolicy:
+    """A policy under the rules of an endpoint.
+
+    Args:
+        bundle: the verified policy.
+        exploration: draw actions; without it the deterministic action is taken, whose propensity is 1.
+        bounds: narrower bounds of continuous actions, to which actions are clipped.
+
+    Raises:
+        UserError: the bounds do not fit the action space.
+    """
+
+    def __init__(self, bundle: Bundle, *, exploration: bool, bounds: BoundsSettings | None = None) -> None:
+        self.bundle = bundle
+        self.exploration = exploration
+        self.version = bundle.digest
+        self._policy: Any = bundle.policy
+        self._listed = isinstance(bundle.action_space, spaces.Discrete)
+        self._first = int(bundle.action_space.start) if isinstance(bundle.action_space, spaces.Discrete) else 0
+        self._limits = None if bounds is None else _checked_limits(bundle, bounds)
+        # A policy does not change: what it does for each of a few observations is computed once.
+        few = isinstance(bundle.observation_space, spaces.Discrete) and int(bundle.observation_space.n) <= MAX_KNOWN
+        self._known: dict[int, tuple[list[float], list[float]]] | None = {} if few and self._listed else None
+
+    @property
+    def n_actions(self) -> int | None:
+        """Number of actions, if they can be listed and masked."""
+        return int(self.bundle.action_space.n) if isinstance(self.bundle.action_space, spaces.Discrete) else None
+
+    @property
+    def propensity_kind(self) -> Literal["probability", "density"]:
+        """What propensities are: a density for actions drawn from a continuous space."""
+        return "density" if self.exploration and isinstance(self.bundle.action_space, spaces.Box) else "probability"
+
+    def choose(self, observations: Sequence[Any], masks: Sequence[Mask | None] | None, *, draw: Draw) -> list[Choice]:
+        """Return one choice for each raw observation.
+
+        Raises:
+            UserError: an observation does not fit, or the model cannot be computed.
+            PolicyFailure: the policy computed no distribution, as a network does of NaN.
+        """
+        if not self._listed:
+            return self._drawn(observations, draw) if self.exploration else self._deterministic(observations)
+        if len(observations) == 1:
+            return [self._picked(*self._listing(observations[0], None if masks is None else masks[0]), draw.of_action)]
+        rows = self._policy.probabilities_batch(observations, masks=masks, greedy=not self.exploration)
+        uniforms = draw.generator().random(len(observations)).tolist()
+        return [self._picked(*_listed(row), uniform) for row, uniform in zip(rows, uniforms, strict=True)]
+
+    def _listing(self, observation: Any, mask: Mask | None) -> tuple[list[float], list[float]]:
+        """Return the probabilities of all actions, and their running sums."""
+        known = self._known if mask is None and type(observation) is int else None
+        if known is not None and observation in known:
+            return known[observation]
+        found = _listed(self._policy.probabilities(observation, mask=mask, greedy=not self.exploration))
+        if known is not None and self.bundle.observation_space.contains(observation):
+            known[observation] = found
+        return found
+
+    def _picked(self, probabilities: list[float], cumulative: list[float], uniform: float) -> Choice:  # noqa: PLR0917
+        index = bisect_right(cumulative, uniform * cumulative[-1])
+        while probabilities[index] == 0.0:  # rounding at the upper end, where masked actions may stand
+            index -= 1
+        return Choice(self._first + index, math.log(probabilities[index]))
+
+    def _drawn(self, observations: Sequence[Any], draw: Draw) -> list[Choice]:
+        rng = draw.generator()
+        if isinstance(self._policy, DistributionPolicy):
+            actions, found = self._policy.sample_batch(observations, rng, limits=self._limits)
+            pairs = list(zip(actions, found.tolist(), strict=True))
+        else:
+            pairs = [self._policy.sample(observation, rng) for observation in observations]
+        return [Choice(_finite(action), _finite(log_propensity)) for action, log_propensity in pairs]
+
+    def _deterministic(self, observations: Sequence[Any]) -> list[Choice]:
+        actions = self._policy.act_batch(observations)
+        if self._limits is not None:
+            actions = actions.clip(*self._limits)
+        return [Choice(_finite(action), 0.0) for action in actions]
+
+    def log_probability(self, observation: Any, action: Any, *, mask: Mask | None) -> float:
+        """Return how likely this policy, under the same rules, takes an action that another one took."""
+        if self._listed:
+            found = self._policy.probabilities(observation, mask=mask, greedy=not self.exploration)
+            probability = float(found[int(action) - self._first])
+            return math.log(probability) if probability > 0.0 else -math.inf
+        if not self.exploration:
+            return 0.0 if np.array_equal(self._deterministic([observation])[0].action, action) else -math.inf
+        if self._limits is None:
+            return float(self._policy.log_probability(observation, action))
+        return float(self._policy.log_probability(observation, action, limits=self._limits))
+
+
+def _listed(row: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    probabilities: list[float] = row.tolist()
+    cumulative = list(itertools.accumulate(probabilities))
+    if not 0.999 < cumulative[-1] < 1.001:  # NaN compares as false
+        raise PolicyFailure(f"the probabilities of the actions add up to {cumulative[-1]}; export the policy again")
+    return probabilities, cumulative
+
+
+def _finite(value: Any) -> Any:
+    if not np.isfinite(value).all():
+        raise PolicyFailure("the policy gave an action or a density that is not finite; export it again")
+    return value
+
+
+def _checked_limits(bundle: Bundle, bounds: BoundsSettings) -> Limits:
+    space, policy = bundle.action_space, bundle.policy
+    continuous = isinstance(policy, DistributionPolicy) and isinstance(policy.settings.distribution, Gaussian)
+    if not isinstance(space, spaces.Box) or not continuous:
+        raise UserError(
+            f"bounds are for continuous actions; the actions of this policy are {str(space)[:60]}, use masks"
+        )
+    low, high = (_per_component(bound, space) for bound in (bounds.low, bounds.high))
+    if not ((low < high) & (low >= space.low) & (high <= space.high)).all():
+        raise UserError(f"bounds must be narrower than the action space {space}, got low {low} and high {high}")
+    return low, high
+
+
+def _per_component(bound: float | tuple[float, ...], space: spaces.Box) -> NDArray[Any]:
+    try:
+        return np.broadcast_to(np.array(bound, dtype=space.dtype), space.shape)
+    except ValueError as error:
+        raise UserError(f"bounds need one number, or one for each of {space.shape} components, got {bound}") from error

@@ -1,0 +1,1 @@
+"""Dialogs: slot filling with a simulated user, small exact versions, handcrafted rules."""

@@ -1,0 +1,200 @@
+"""Runs in this process, advanced together: for runs so short that to hand out one by one takes longer than the work.
+
+A thread takes the runs that wait and advances all of them in rounds of about half a second. Between rounds new runs
+join and runs that are to stop do so. What a run does is the business of the executor, which is named, not imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
+
+from pydantic import Field
+
+from policylab.config import Settings
+from policylab.launchers.launcher import Handle, Progress, State
+
+LOG = "workers.log"
+EXECUTOR = "policylab.experiments.batch:Batch"
+GATHER_S = 0.05
+"""Runs that are submitted one after the other are begun together: when the submitter waits, or after this time."""
+
+CLOSE_S = 30.0
+
+Event = tuple[Path, dict[str, Any]]
+"""A run and what happened to it: an object of the table in `policylab.launchers.local`."""
+
+
+class Executor(Protocol):
+    """Advances runs together; one thread calls it."""
+
+    def add(self, folders: Collection[Path]) -> Iterable[Event]:
+        """Let runs join; return what happened to those that have ended already."""
+        ...
+
+    def advance(self, stopping: Callable[[], Collection[Path]]) -> Iterable[Event]:
+        """Take every run a piece further; those that ``stopping`` names then save and stop."""
+        ...
+
+
+class InlineSettings(Settings):
+    """Run in this process: tabular runs, trained together by compiled code; others one after the other."""
+
+    kind: Literal["inline"] = "inline"
+    workers: int | None = Field(default=None, ge=1, le=1024, description="threads that train; default: one per core")
+    batch: int = Field(
+        default=256, ge=1, le=10_000,
+        description="most runs that are trained together; a search that need not wait for results submits as many",
+    )  # fmt: skip
+
+    @property
+    def n_workers(self) -> int:
+        """Threads that train: as set, else the cores this process may use."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+class InlineLauncher:
+    """Runs that are advanced together in this process; a context manager that lets them save and stop.
+
+    Args:
+        executor: opened by the thread that advances the runs.
+        batch: how many runs are advanced together.
+    """
+
+    Settings = InlineSettings
+
+    def __init__(self, executor: Callable[[], AbstractContextManager[Executor]], *, batch: int) -> None:
+        self._executor = executor
+        self._batch = batch
+        self._progress: dict[Path, Progress] = {}
+        self._waiting: dict[Path, None] = {}
+        self._stopping: set[Path] = set()
+        self._lock = threading.Condition()
+        self._changed = threading.Event()
+        self._begin = threading.Event()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    def make(cls, settings: InlineSettings, *, n_workers: int, folder: Path) -> InlineLauncher:
+        """Return the launcher that ``settings`` describe."""
+        module, _, name = EXECUTOR.partition(":")
+        executor = getattr(importlib.import_module(module), name)
+        return cls(lambda: executor(n_threads=n_workers, log=folder / LOG), batch=settings.batch)
+
+    def submit(self, folder: Path) -> Handle:
+        """Queue the run in ``folder``."""
+        with self._lock:
+            self._progress[folder] = Progress(State.WAITING)
+            self._waiting[folder] = None
+            self._stopping.discard(folder)
+            self._begin.clear()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, daemon=True)
+                self._thread.start()
+            self._lock.notify()
+        return Handle(folder)
+
+    def poll(self, handle: Handle) -> Progress:
+        """Return where the run stands."""
+        return self._progress[handle.folder]
+
+    def stop(self, handle: Handle) -> None:
+        """Ask a running run to save and stop; a waiting one is not started."""
+        with self._lock:
+            if handle.folder in self._waiting:
+                self._end_waiting([handle.folder])
+            else:
+                self._stopping.add(handle.folder)
+
+    def attach(self, folder: Path) -> Handle | None:
+        """Return the handle of a run submitted to this launcher; its runs never outlive it."""
+        return Handle(folder) if folder in self._progress else None
+
+    def wait(self, *, timeout_s: float) -> None:
+        """Return when a run's progress has changed since the last call, or after ``timeout_s`` seconds."""
+        self._begin.set()
+        self._changed.wait(timeout_s)
+        self._changed.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(timeout_s=CLOSE_S)
+
+    def close(self, *, timeout_s: float) -> None:
+        """Let every run save and stop; give up waiting for that after ``timeout_s``."""
+        with self._lock:
+            self._closing = True
+            self._end_waiting(list(self._waiting))
+            self._lock.notify()
+        self._begin.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _end_waiting(self, folders: Iterable[Path]) -> None:
+        for folder in folders:
+            del self._waiting[folder]
+            self._progress[folder] = Progress(State.STOPPED)
+        self._changed.set()
+
+    def _serve(self) -> None:
+        active: set[Path] = set()
+        try:
+            with self._executor() as executor:
+                while (fresh := self._take(active)) or active:
+                    active.update(fresh)
+                    self._tell(executor.add(fresh), active)
+                    if active:
+                        self._tell(executor.advance(lambda: self._to_stop(active)), active)
+        except Exception as error:  # a defect of the executor's must not leave runs under way for ever
+            self._fail(f"{type(error).__name__}: {error}", active)
+
+    def _take(self, active: Collection[Path]) -> list[Path]:
+        """Return the runs that join now, waiting for one when none is active; none when the launcher closes."""
+        with self._lock:
+            while not (active or self._waiting or self._closing):
+                self._lock.wait()
+        if not active:
+            self._begin.wait(GATHER_S)
+        with self._lock:
+            fresh = list(self._waiting)[: self._batch - len(active)]
+            for folder in fresh:
+                del self._waiting[folder]
+                self._progress[folder] = Progress(State.RUNNING)
+            return fresh
+
+    def _to_stop(self, active: Collection[Path]) -> Collection[Path]:
+        return active if self._closing else self._stopping
+
+    def _tell(self, events: Iterable[Event], active: set[Path]) -> None:
+        """Record what happened."""
+        told = False
+        for folder, event in events:
+            last, told = self._progress[folder], True
+            name = event["event"]
+            if name == "progress":
+                self._progress[folder] = Progress(State.RUNNING, steps=event["steps"], value=event["value"])
+                continue
+            active.discard(folder)
+            self._progress[folder] = Progress(State(name), steps=last.steps, value=last.value, **_reason(event))
+        if told:
+            self._changed.set()
+
+    def _fail(self, reason: str, active: Collection[Path]) -> None:
+        with self._lock:
+            for folder in [*active, *self._waiting]:
+                self._progress[folder] = Progress(State.FAILED, error=reason)
+            self._waiting.clear()
+            self._thread = None
+        self._changed.set()
+
+
+def _reason(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key != "event"}

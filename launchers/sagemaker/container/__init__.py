@@ -1,0 +1,1 @@
+"""What runs inside a SageMaker training job: `policylab container`, on every host of it."""

@@ -1,0 +1,75 @@
+"""Everything that is wrong with a training job, all at once, before it costs anything; nothing is written or sent."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from policylab.aws.request_view import View
+from policylab.aws.service_model import structure_findings
+from policylab.errors import MissingExtraError
+from policylab.findings import Finding, raise_errors
+from policylab.launchers.sagemaker.prices import Estimate, PriceTable, estimate
+from policylab.launchers.sagemaker.training_rules import rule_findings
+
+OPERATION = "CreateTrainingJob"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Preflight:
+    """What the check of a request found.
+
+    Attributes:
+        findings: errors, which the service would refuse or which would fail the job, and warnings.
+        cost: an estimate.
+        unchecked: why the structure was not checked against the service model, or None if it was.
+    """
+
+    findings: tuple[Finding, ...]
+    cost: Estimate
+    unchecked: str | None = None
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What must be mended before the request is sent."""
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+
+def preflight(request: Mapping[str, Any], *, prices: PriceTable | None = None) -> Preflight:
+    """Check and price a CreateTrainingJob ``request``."""
+    findings = list(rule_findings(View(request)))
+    cost = estimate(request, prices)
+    for name in cost.unpriced:
+        rule = f"the price table ({cost.basis}) lacks it, so the estimate does too"
+        findings.append(Finding("ResourceConfig", rule, name, "add it to your price table", "warning"))
+    explained = {finding.path for finding in findings if finding.severity == "error"}
+    try:
+        structure = structure_findings(OPERATION, request)
+    except MissingExtraError as error:
+        return Preflight(tuple(findings), cost, unchecked=str(error))
+    return Preflight((*findings, *(finding for finding in structure if finding.path not in explained)), cost)
+
+
+def require_valid(request: Mapping[str, Any]) -> Preflight:
+    """Check a request and refuse one with errors.
+
+    Raises:
+        ConfigError: every error, one per line.
+    """
+    found = preflight(request)
+    raise_errors(found.findings, about=OPERATION)
+    return found
+
+
+def difference(request: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
+    """Return what differs from the ``last`` request, as the lines of a unified diff without context.
+
+    >>> difference({"A": 1, "B": 2}, {"A": 1, "B": 3})
+    ['- "B": 3', '+ "B": 2']
+    """
+    before, after = (json.dumps(one, indent=1, sort_keys=True).splitlines() for one in (last, request))
+    lines = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
+    return [line for line in lines if not line.startswith("@@")]

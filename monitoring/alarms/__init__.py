@@ -1,0 +1,1 @@
+"""Alarms: what checks measured, the thresholds it is held against, who is told, and what is done."""

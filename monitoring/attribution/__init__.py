@@ -1,0 +1,1 @@
+"""Which features a policy decides by, and whether their ranking has drifted."""

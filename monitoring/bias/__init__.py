@@ -1,0 +1,1 @@
+"""Bias between two facets: the metrics of Amazon SageMaker Clarify, their intervals and their drift."""

@@ -1,0 +1,119 @@
+"""`Steps`: recorded transitions of a baseline or a window, as the tests of drift read them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policylab.agents.bundle import Bundle
+from policylab.agents.transitions import read_transitions
+from policylab.errors import UserError
+from policylab.extras import require
+from policylab.monitoring.ope.captured_log import CaptureQuery, read_captured_log
+from policylab.monitoring.ope.log import Log
+
+Floats = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Steps:
+    """N steps, those of an episode one after the other.
+
+    Attributes:
+        observation: shape (N,) or (N, size).
+        action: shape (N,) or (N, size).
+        reward: shape (N,).
+        next_observation: as ``observation``.
+        terminated: shape (N,).
+        ended: terminated or truncated, shape (N,).
+        log_propensity: of each action, shape (N,); None if it was not recorded.
+        starts: the first row of each episode, shape (E,).
+    """
+
+    observation: NDArray[Any]
+    action: NDArray[Any]
+    reward: Floats
+    next_observation: NDArray[Any]
+    terminated: NDArray[np.bool_]
+    ended: NDArray[np.bool_]
+    log_propensity: Floats | None
+    starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    def totals(self, values: Floats) -> Floats:
+        """Return the sum of ``values``, shape (N,), over each episode, shape (E,)."""
+        found: Floats = np.add.reduceat(values, self.starts)
+        return found
+
+    @property
+    def whole(self) -> NDArray[np.bool_]:
+        """Which episodes begin with their first recorded step and end, shape (E,)."""
+        return np.asarray(self.ended[np.r_[self.starts[1:], len(self)] - 1])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Steps of each episode, shape (E,)."""
+        return np.asarray(np.diff(np.r_[self.starts, len(self)]))
+
+
+def read_steps(path: Path, *, bundle: Bundle | None = None) -> Steps:
+    """Return the steps in a Parquet file of recorded transitions, or in a folder of captured traffic.
+
+    Args:
+        path: the file or folder. Decisions without a reported reward count as 0 there.
+        bundle: a policy of the task, whose spaces captured observations and actions belong to.
+
+    Raises:
+        UserError: it is missing, damaged, or no recording; or a folder without a bundle.
+        MissingExtraError: pyarrow is not installed.
+    """
+    if path.is_dir():
+        if bundle is None:
+            raise UserError(f"{path} is a folder of captured traffic; name a policy of the task with --policy BUNDLE")
+        return of_log(read_captured_log(path, bundle, query=CaptureQuery(missing_reward=0.0)))
+    try:
+        names = set(require("pyarrow.parquet", extra="monitor").read_schema(path).names)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path} cannot be read as Parquet ({reason}); record it with `policylab record`") from error
+    also = ("log_propensity",) if "log_propensity" in names else ()
+    return steps_of(dict(read_transitions(path, also=also).columns))
+
+
+def of_log(log: Log) -> Steps:
+    """Return the steps of a log."""
+    return Steps(
+        observation=log.observation,
+        action=log.action,
+        reward=log.reward,
+        next_observation=log.next_observation,
+        terminated=log.terminated,
+        ended=log.terminated | log.truncated,
+        log_propensity=log.log_propensity,
+        starts=log.starts[:-1],
+    )
+
+
+def steps_of(columns: dict[str, NDArray[Any]]) -> Steps:
+    """Return the steps in columns named as in `policylab.agents.transitions`, in any order, each counted once."""
+    order = np.lexsort((columns["t"], columns["episode_id"]))
+    episode, t = columns["episode_id"][order], columns["t"][order]
+    again = np.r_[False, (episode[1:] == episode[:-1]) & (t[1:] == t[:-1])]
+    order, episode = order[~again], episode[~again]
+    terminated = columns["terminated"][order].astype(np.bool_)
+    return Steps(
+        observation=columns["obs"][order],
+        action=columns["action"][order],
+        reward=columns["reward"][order].astype(np.float64),
+        next_observation=columns["next_obs"][order],
+        terminated=terminated,
+        ended=terminated | columns["truncated"][order].astype(np.bool_),
+        log_propensity=columns["log_propensity"][order] if "log_propensity" in columns else None,
+        starts=np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]]),
+    )

@@ -1,0 +1,130 @@
+"""`Cells`: the values of one column in one piece of a table, sorted by what they are; and where columns come from.
+
+| source | columns |
+|---|---|
+| Parquet | as they are; a list of fixed size becomes NAME_0, NAME_1, ... |
+| CSV with a header | text that reads as a number is one; an empty cell is missing |
+| JSON lines | objects; nested objects and lists become NAME_KEY, NAME_0, ... |
+| captured traffic | `policylab.monitoring.profiles.captured` |
+
+NaN and the infinities are no numbers one could compute with: they count as missing, the infinities also by themselves.
+So do numbers beyond ±1e150.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policylab.extras import require
+
+Floats = NDArray[np.float64]
+WHOLE = r"^[+-]?[0-9]+$"
+LARGEST = 1e150
+"""Squares of larger numbers are no numbers."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """One column of some rows.
+
+    Attributes:
+        numbers: the finite numbers, in order, shape (k,).
+        n_whole: how many of them are of a whole type: integers, not 3.0.
+        texts: the texts, as an arrow array without nulls; None if there are none.
+        n_missing: empty cells, NaN and infinities.
+        n_infinite: infinities.
+    """
+
+    numbers: Floats
+    n_whole: int = 0
+    texts: Any = None
+    n_missing: int = 0
+    n_infinite: int = 0
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return len(self.numbers) + self.n_missing + (0 if self.texts is None else len(self.texts))
+
+
+def of_numbers(values: NDArray[Any]) -> Cells:
+    """Return the cells of an array of numbers or booleans."""
+    whole = values.dtype.kind in "iub"
+    numbers = np.ascontiguousarray(values, dtype=np.float64)
+    if whole:
+        return Cells(numbers, n_whole=len(numbers))
+    if not numbers.size or (numbers.min() >= -LARGEST and numbers.max() <= LARGEST):  # NaN compares as false
+        return Cells(numbers)
+    usable = np.abs(numbers) <= LARGEST
+    n_missing = int((~usable).sum())
+    return Cells(numbers[usable], n_missing=n_missing, n_infinite=n_missing - int(np.isnan(numbers).sum()))
+
+
+def of_arrow(column: Any) -> Cells:
+    """Return the cells of an arrow array of numbers, booleans or text.
+
+    Raises:
+        TypeError: a column of another type, such as times; the message names it.
+    """
+    pa = require("pyarrow", extra="monitor")
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return of_arrow(column.dictionary_decode())
+    if pa.types.is_null(kind):
+        return Cells(np.empty(0), n_missing=len(column))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return of_text(column)
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise TypeError(str(kind))
+    if not column.null_count:
+        return of_numbers(column.to_numpy(zero_copy_only=False))
+    present = of_numbers(column.drop_null().to_numpy(zero_copy_only=False))
+    return dataclasses.replace(present, n_missing=present.n_missing + column.null_count)
+
+
+def of_text(column: Any) -> Cells:
+    """Return the cells of an arrow array of text: what reads as a number is one."""
+    compute = require("pyarrow.compute", extra="monitor")
+    pandas = require("pandas", extra="monitor")
+    n_null, column = column.null_count, column.drop_null()
+    try:
+        values = compute.cast(column, "float64").to_numpy(zero_copy_only=False)
+        reads = np.ones(len(values), dtype=np.bool_)
+    except require("pyarrow", extra="monitor").ArrowInvalid:
+        values = np.asarray(pandas.to_numeric(column.to_pandas(), errors="coerce"), dtype=np.float64)
+        lower = compute.utf8_lower(compute.utf8_trim_whitespace(column))
+        reads = ~np.isnan(values) | np.asarray(compute.equal(lower, "nan"))
+    n_whole = int(compute.sum(compute.match_substring_regex(column, WHOLE)).as_py() or 0)
+    found = of_numbers(values[reads])
+    texts = None if reads.all() else column.filter(~reads)
+    return dataclasses.replace(found, n_whole=n_whole, texts=texts, n_missing=found.n_missing + n_null)
+
+
+def of_values(values: list[Any]) -> Cells:
+    """Return the cells of JSON values: numbers, booleans, texts and nulls; anything else counts as text."""
+    pa = require("pyarrow", extra="monitor")
+    numbers = [value for value in values if isinstance(value, int | float)]
+    texts = [encodable(str(value)) for value in values if not isinstance(value, int | float | None)]
+    found = of_numbers(np.array([_float(value) for value in numbers], dtype=np.float64))
+    return dataclasses.replace(
+        found,
+        n_whole=sum(isinstance(value, int) for value in numbers),
+        texts=pa.array(texts) if texts else None,
+        n_missing=found.n_missing + values.count(None),
+    )
+
+
+def encodable(text: str) -> str:
+    """Return text that UTF-8 can hold: JSON may have escapes of half a character."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond all floats
+        return float("inf") if value > 0 else float("-inf")

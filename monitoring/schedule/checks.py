@@ -1,0 +1,127 @@
+"""All checks of a monitor over one window of time."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from policylab.agents.bundle import Bundle, load_bundle
+from policylab.errors import PolicylabError, UserError
+from policylab.files import read_json
+from policylab.monitoring.alarms.measurement import Measurement, of_causes, of_data, of_quality
+from policylab.monitoring.causes.analysis import MIN_STEPS, DriftSettings, diagnose
+from policylab.monitoring.causes.steps import read_steps
+from policylab.monitoring.ope.captured_log import only_endpoint
+from policylab.monitoring.outcomes import constraints, report
+from policylab.monitoring.outcomes.joined import OutcomeQuery, read_outcomes
+from policylab.monitoring.outcomes.measures import measure
+from policylab.monitoring.outcomes.period import Period, offset
+from policylab.monitoring.profiles.profile import Profile, profile_of
+from policylab.monitoring.quality import report as data_report
+from policylab.monitoring.quality.check import check
+from policylab.monitoring.quality.constraints import read_constraints
+from policylab.monitoring.schedule.cut import cut
+from policylab.monitoring.schedule.monitor_file import Check, DataCheck, MonitorConfig, QualityCheckSettings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What one check found.
+
+    Attributes:
+        kind: of the check.
+        status: ``passed``, ``violations``, ``no data`` or ``failed``.
+        text: in words: the verdict, or why it failed.
+        measurements: numbers that alarms are about.
+        document: everything, as JSON.
+    """
+
+    kind: str
+    status: str
+    text: str
+    measurements: tuple[Measurement, ...]
+    document: dict[str, Any]
+
+
+def run_checks(config: MonitorConfig, *, start: datetime, end: datetime) -> list[CheckResult]:
+    """Return what every check finds in the decisions from ``start`` on and before ``end``.
+
+    A check that cannot be done has failed, which is a measurement of its own; the others go on.
+    """
+    bundle = None if config.policy is None else load_bundle(config.policy)
+    endpoint = endpoint_of(config)
+    found = []
+    for one in config.checks:
+        late = offset(one.late) if isinstance(one, QualityCheckSettings) else offset("PT0S")
+        with tempfile.TemporaryDirectory(prefix="policylab-window-") as folder:
+            try:
+                period = Period(start - late, end - late)
+                n = cut(config.data, Path(folder), endpoint=endpoint, variant=config.variant, period=period)
+                found.append(
+                    _run(one, Path(folder), bundle=bundle) if n else CheckResult(one.kind, "no data", "", (), {})
+                )
+            except PolicylabError as error:
+                logger.warning("the check %s failed: %s", one.kind, error)
+                failed = Measurement(f"{one.kind}.failed", 1.0, None, True, str(error))
+                found.append(CheckResult(one.kind, "failed", str(error), (failed,), {}))
+    return found
+
+
+def endpoint_of(config: MonitorConfig) -> str:
+    """Return the name of the endpoint that is watched.
+
+    Raises:
+        UserError: it is not named and the folder holds none or several.
+    """
+    return config.endpoint or only_endpoint(config.data)
+
+
+def _run(settings: Check, window: Path, *, bundle: Bundle | None) -> CheckResult:
+    if isinstance(settings, DataCheck):
+        return _data(settings, window)
+    if isinstance(settings, QualityCheckSettings):
+        return _quality(settings, window, bundle=bundle)
+    baseline, now = (read_steps(path, bundle=bundle) for path in (settings.baseline, window))
+    if len(now) < MIN_STEPS:
+        return CheckResult("causes", "no data", f"{len(now)} steps; at least {MIN_STEPS} are needed", (), {})
+    found = diagnose(baseline, now, settings=DriftSettings(false_alarm_rate=settings.false_alarm_rate))
+    status = "violations" if found.drifted else "passed"
+    return CheckResult("causes", status, found.verdict, tuple(of_causes(found)), dataclasses.asdict(found))
+
+
+def _data(settings: DataCheck, window: Path) -> CheckResult:
+    limits, rate = read_constraints(settings.baseline / "constraints.json"), settings.false_alarm_rate
+    profile = profile_of([window], columns=settings.columns)
+    reference = Profile.load(settings.baseline / "profile.npz")
+    found = check(profile, reference, constraints=limits, false_alarm_rate=rate)
+    text = f"{len(found.violations)} violations in {found.n_window:,} rows"
+    measured = tuple(of_data(found, false_alarm_rate=rate))
+    return CheckResult("data", data_report.status(found), text, measured, data_report.as_document(found))
+
+
+def _quality(settings: QualityCheckSettings, window: Path, *, bundle: Bundle | None) -> CheckResult:
+    limits = constraints.read_outcome_constraints(settings.baseline / "constraints.json")
+    statistics = settings.baseline / "statistics.json"
+    query = OutcomeQuery(missing_reward=settings.missing_reward)
+    found = measure(read_outcomes(window, bundle=bundle, query=query), bundle=bundle, settings=settings)
+    broken = constraints.violations(found, limits, spreads=constraints.read_spreads(statistics))
+    measured = tuple(of_quality(found, broken, baseline=_baseline(statistics)))
+    text = f"{found.n_decisions:,} decisions in {found.n_episodes:,} episodes"
+    return CheckResult("quality", report.status(found, broken), text, measured, report.as_document(found, broken))
+
+
+def _baseline(path: Path) -> dict[str, tuple[float, float]]:
+    if not path.exists():
+        raise UserError(f"{path} does not exist; make the baseline with `policylab monitor quality`")
+    metrics = read_json(path).get("policy_metrics", {})
+    return {
+        name: (leaf["value"], leaf["standard_deviation"])
+        for name, leaf in metrics.items()
+        if isinstance(leaf["standard_deviation"], float)
+    }

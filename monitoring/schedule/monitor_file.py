@@ -1,0 +1,138 @@
+"""The monitor file: what is checked of an endpoint's captured traffic, how often, what is an alarm, and what follows.
+
+    name: lake
+    data: data                      # the endpoint's capture folder
+    policy: runs/pond-1/bundle
+    out: monitored
+    schedule: "0 * * * *"
+    checks:
+      - {kind: data, baseline: base}
+      - {kind: quality, baseline: good, late: PT1H}
+      - {kind: causes, baseline: then}
+    alarms:
+      - name: worse
+        of: quality.*
+        actions: [{kind: rollback, url: "http://127.0.0.1:8080"}]
+    targets: [{kind: terminal}, {kind: file, path: alarms.jsonl}]
+
+Paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, Field, model_validator
+
+from policylab.config import Settings, assign, read, validate
+from policylab.deployment.endpoint import Name
+from policylab.errors import UserError
+from policylab.monitoring.alarms.dispatch import AlarmSettings, Target
+from policylab.monitoring.outcomes.measures import OutcomeSettings
+from policylab.monitoring.outcomes.period import offset
+from policylab.monitoring.schedule.cron import Cron
+
+Model = TypeVar("Model", bound=Settings)
+Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+def _as_value_error(parse: Any) -> Any:
+    def checked(text: str) -> str:
+        try:
+            parse(text)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    return AfterValidator(checked)
+
+
+class DataCheck(Settings):
+    """`policylab monitor check` of a window's decisions."""
+
+    kind: Literal["data"]
+    baseline: Path = Field(description="folder of `policylab monitor baseline`, relative to the monitor file")
+    columns: tuple[str, ...] = Field(default=(), description="look at these columns alone")
+    false_alarm_rate: Rate = Field(default=0.003, description="of the whole check, without any drift")
+
+
+class QualityCheckSettings(OutcomeSettings):
+    """`policylab monitor quality` of an earlier window, whose rewards have had time to arrive."""
+
+    kind: Literal["quality"]
+    baseline: Path = Field(description="folder of `policylab monitor quality`, relative to the monitor file")
+    late: Annotated[str, _as_value_error(offset)] = Field(
+        default="PT0S", description="how long rewards take, such as PT1H; decisions so much older are looked at"
+    )
+    missing_reward: float | None = Field(
+        default=None, description="what a decision earned for which no reward was reported; default: unknown"
+    )
+
+
+class CauseCheck(Settings):
+    """`policylab monitor causes` of a window's episodes."""
+
+    kind: Literal["causes"]
+    baseline: Path = Field(description="recording, or captured traffic of another time, relative to the monitor file")
+    false_alarm_rate: Rate = Field(default=0.003, description="of all layers, without any drift")
+
+
+Check = Annotated[DataCheck | QualityCheckSettings | CauseCheck, Field(discriminator="kind")]
+
+
+class MonitorConfig(Settings):
+    """One monitor."""
+
+    name: Name
+    data: Path = Field(description="capture folder of the endpoint, relative to the monitor file")
+    endpoint: str | None = Field(default=None, description="its name; default: the one whose traffic is in the folder")
+    variant: str | None = Field(default=None, description="default: all variants")
+    policy: Path | None = Field(default=None, description="bundle of the task, for causes, regret and action values")
+    out: Path = Field(default=Path("monitored"), description="receives the results, relative to the monitor file")
+    schedule: Annotated[str, _as_value_error(Cron.parse)] = Field(
+        default="0 * * * *", description="cron expression, UTC: five fields, or SageMaker's cron(...)"
+    )
+    settle_s: float = Field(
+        default=5.0, ge=0.0, le=86_400.0, description="time after a window's end until its lines are all written"
+    )
+    checks: tuple[Check, ...] = Field(min_length=1)
+    alarms: tuple[AlarmSettings, ...] = (AlarmSettings(name="violations"),)
+    targets: tuple[Target, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        kinds = [check.kind for check in self.checks]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("a monitor has at most one check of each kind; give others monitors of their own")
+        if "causes" in kinds and self.policy is None:
+            raise ValueError("causes need the policy, to read captured traffic")
+        names = [alarm.name for alarm in self.alarms]
+        if len(set(names)) < len(names):
+            raise ValueError("alarms need different names")
+        return self
+
+
+def load_monitor(path: Path, *, overrides: Sequence[str] = ()) -> MonitorConfig:
+    """Load a monitor file with ``a.b=c`` overrides; its paths come back absolute.
+
+    Raises:
+        ConfigError: every finding, one per line, with its place.
+    """
+    return placed(validate(MonitorConfig, assign(read(path), overrides)), folder=path.parent.resolve())
+
+
+def placed(settings: Model, *, folder: Path) -> Model:
+    """Return settings whose paths, on every level, are taken relative to ``folder``."""
+    return settings.model_copy(
+        update={name: _placed(getattr(settings, name), folder=folder) for name in type(settings).model_fields}
+    )
+
+
+def _placed(value: Any, *, folder: Path) -> Any:
+    if isinstance(value, Path):
+        return folder / value
+    if isinstance(value, Settings):
+        return placed(value, folder=folder)
+    return tuple(_placed(one, folder=folder) for one in value) if isinstance(value, tuple) else value

@@ -1,0 +1,149 @@
+"""Monitors that run by themselves: ``policylab monitor schedule``, ``refresh``, ``report``, ``watch``, and the demo."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policylab.cli.output import columns, emit
+
+if TYPE_CHECKING:
+    from policylab.monitoring.schedule.watch import LiveStatus
+
+MAX_COLUMNS = 4
+
+
+def schedule(arguments: argparse.Namespace) -> int:
+    """Check every window of a monitor once; with ``--once`` those that are due, exit code 1 on an alarm."""
+    from policylab.monitoring.schedule.monitor_file import load_monitor
+    from policylab.monitoring.schedule.scheduler import run_schedule
+
+    config = load_monitor(Path(arguments.file), overrides=arguments.overrides)
+
+    def told(document: dict[str, Any]) -> None:
+        _line(arguments, document, text=_window_text(document))
+
+    with contextlib.suppress(KeyboardInterrupt):
+        return 1 if run_schedule(config, told=told, once=arguments.once) else 0
+    return 0
+
+
+def watch(arguments: argparse.Namespace) -> int:
+    """Watch a live endpoint until interrupted."""
+    from policylab.errors import UserError
+    from policylab.monitoring.schedule.live import LiveSettings
+    from policylab.monitoring.schedule.monitor_file import load_monitor
+    from policylab.monitoring.schedule.watch import watch_live
+
+    if not arguments.run_length > 0:
+        raise UserError(f"--run-length must be above 0, got {arguments.run_length:g}")
+    config, stop = load_monitor(Path(arguments.file), overrides=arguments.overrides), threading.Event()
+    if arguments.seconds is not None:
+        timer = threading.Timer(arguments.seconds, stop.set)
+        timer.daemon = True
+        timer.start()
+    n_alarms = 0
+
+    def alarmed(document: dict[str, Any]) -> None:
+        nonlocal n_alarms
+        n_alarms += len(document["alarms"])
+        _line(arguments, document, text=_window_text(document))
+
+    with contextlib.suppress(KeyboardInterrupt):
+        watch_live(
+            config, stop=stop, alarmed=alarmed, status=_show if sys.stderr.isatty() else lambda _: None,
+            ready=lambda: _line(arguments, {"watching": config.name}, text=f"watching {config.name}"),
+            settings=LiveSettings(run_length=arguments.run_length),
+        )  # fmt: skip
+    return 1 if n_alarms else 0
+
+
+def _show(status: LiveStatus) -> None:
+    most = sorted(status.shares.items(), key=lambda one: -one[1])[:MAX_COLUMNS]
+    shares = "  ".join(f"{name} {min(share, 1.0):4.0%}" for name, share in most)
+    sys.stderr.write(f"\r\x1b[K{status.n_decisions:,} decisions, {status.n_rewards:,} rewards; to an alarm: {shares}")
+    sys.stderr.flush()
+
+
+def _line(arguments: argparse.Namespace, document: dict[str, Any], *, text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
+    sys.stdout.write((json.dumps(document, allow_nan=False) if arguments.json else text) + "\n")
+    sys.stdout.flush()
+
+
+def _window_text(document: dict[str, Any]) -> str:
+    checks = ", ".join(f"{one['kind']} {one['status']}" for one in document["checks"])
+    lines = [f"{document['start_utc']} to {document['end_utc']}: {checks or 'live'}"]
+    lines += [f"  ALARM {alarm['alarm']}: {_plain(alarm['text'])}" for alarm in document["alarms"]]
+    lines += [f"  {_plain(one['what'])}: {_plain(one['text'])}" for one in document["done"] if one["text"] != "told"]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def refresh(arguments: argparse.Namespace) -> int:
+    """Make a new baseline of approved data; keep the old one, and show what changed."""
+    from policylab.monitoring.schedule.refresh import refresh as renew
+
+    names = tuple(name.strip() for name in arguments.columns.split(",")) if arguments.columns else ()
+    found = renew(Path(arguments.baseline), map(Path, arguments.data), columns=names)
+    rows = [["column", "distance", "was", "is"]]
+    for one in found.changes:
+        distance = "-" if one.distance is None else f"{one.distance:.4g}"
+        rows.append([_plain(one.name), distance, one.before or "-", one.after or "-"])
+    document = {**dataclasses.asdict(found), "kept": str(found.kept)}
+    emit(arguments, document, text=lambda: f"{columns(rows)}\n{found.n_rows:,} rows; the old baseline is {found.kept}")
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write one page over all windows of a monitor."""
+    from policylab.files import write_atomic
+    from policylab.monitoring.schedule.monitor_file import load_monitor
+    from policylab.monitoring.schedule.summary import html, read_windows
+
+    given = Path(arguments.monitor)
+    out = load_monitor(given).out if given.is_file() else given
+    windows, path = read_windows(out), out / "report.html"
+    write_atomic(path, html(windows))
+    n_alarms = sum(bool(one["alarms"]) for one in windows)
+    document = {"path": str(path), "windows": len(windows), "with_alarm": n_alarms}
+    emit(arguments, document, text=lambda: f"{len(windows):,} windows, {n_alarms:,} with an alarm: {path}")
+    return 0
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Serve a policy, shift its environment, detect it, name the cause, roll back, write a report."""
+    from policylab.extras import require
+
+    for module in ("uvicorn", "httptools", "msgspec"):
+        require(module, extra="serve")
+    require("pyarrow", extra="monitor")
+    from policylab.monitoring.schedule.demo import demo as play
+
+    began = time.monotonic()
+    folder = Path(arguments.out) if arguments.out else Path(tempfile.mkdtemp(prefix="policylab-demo-"))
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{time.monotonic() - began:5.1f} s  {_plain(text)}\n")
+
+    found = play(folder, say=say)
+    rows = [
+        ["mean return before", f"{found.return_before:.2f}"], ["on slippery ice", f"{found.return_shifted:.2f}"],
+        ["after the rollback", f"{found.return_after:.2f}"], ["time to alarm", f"{found.seconds_to_alarm:.1f} s"],
+        ["cause", ", ".join(found.causes)], ["report", str(found.report)],
+    ]  # fmt: skip
+    document = {**dataclasses.asdict(found), "report": str(found.report)}
+    emit(arguments, document, text=lambda: columns(rows))
+    return 0

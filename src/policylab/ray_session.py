@@ -1,0 +1,156 @@
+"""Ray, started quietly and always stopped: the one place that calls ``ray.init``.
+
+Source: Ray 2.60, https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html. What is done about its habits:
+
+| habit of ``ray.init`` | here |
+|---|---|
+| starts a dashboard, prints a banner, repeats what workers print | off |
+| prints what befalls a cluster on standard output, where a command's document goes | logged (level INFO) |
+| replaces the process's handler of SIGTERM by ``sys.exit`` | the handler that was there is put back |
+| writes ``~/.ray/auth_token``, after which clusters refuse who has no token | a token of this process's own |
+| all sessions share ``/tmp/ray``, whose owner is whoever came first | a folder of its own, removed at the end |
+| tries for minutes to reach a cluster that is not there | one attempt to connect comes first |
+
+The processes of a local session end with the thread that started it, kill -9 included: start it in the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from policylab.errors import RunError, UserError
+from policylab.extras import require
+
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Shared memory of a local session; weights and batches of a small machine fit, and memory is taken when used."""
+
+CONNECT_S = 5.0
+HOST_PORT = re.compile(r"[^/]+:\d+")
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def ray_session(
+    address: str = "local",
+    *,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+) -> Iterator[Any]:
+    """Connect to Ray or start it; yield the module ``ray``, and leave nothing behind.
+
+    Inside a Ray task, an actor or another session the existing connection is used, and left open.
+
+    Args:
+        address: ``local`` starts a cluster of this process; ``auto`` finds the one of ``RAY_ADDRESS`` or of this
+            machine; ``HOST:PORT`` is one this machine belongs to.
+        num_cpus: processors of a local cluster; default: all.
+        num_gpus: GPUs of a local cluster; default: all.
+        runtime_env: what workers need: https://docs.ray.io/en/latest/ray-core/api/doc/ray.runtime_env.RuntimeEnv.html
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        UserError: no cluster at ``address``, or it refuses this process.
+        RunError: a local cluster could not be started.
+    """
+    ray = require("ray", extra="ray")
+    if ray.is_initialized():
+        yield ray
+        return
+    importlib.import_module("ray._private.worker").print_to_stdstream = _log_notice  # type: ignore[attr-defined]
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if runtime_env:
+        options["runtime_env"] = dict(runtime_env)
+    if address == "local":
+        cluster = _local_cluster(ray, num_cpus=num_cpus, num_gpus=num_gpus, **options)
+    else:
+        cluster = _remote_cluster(ray, address, **options)
+    with cluster:
+        yield ray
+
+
+def _log_notice(notice: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+    """Take the place of Ray's function that prints; with log_to_driver off, all it is given are notices."""
+    logger.info("%s", "\n".join(notice["lines"]))
+
+
+@contextlib.contextmanager
+def _local_cluster(ray: Any, **options: Any) -> Iterator[None]:
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    folder = tempfile.mkdtemp(prefix="ray-")
+    try:
+        try:
+            with _same_sigterm_handler():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=folder,
+                    **options,
+                )
+        except Exception as error:
+            raise RunError(f"Ray could not be started on this machine: {error}") from error
+        yield
+    finally:
+        with _same_sigterm_handler():
+            ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _remote_cluster(ray: Any, address: str, **options: Any) -> Iterator[None]:
+    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else ""
+    setting = f"RAY_ADDRESS={named}" if named else f"launcher.address={address}"
+    if address != "auto" or HOST_PORT.fullmatch(named):
+        _check_reachable(named or address, setting)
+    try:
+        with _same_sigterm_handler():
+            ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        remedy = "unset RAY_ADDRESS" if named else "use address=local"
+        raise UserError(
+            f"{setting}: no Ray cluster that takes this machine: {error}; start one here with `ray start`, "
+            f"{remedy}, or submit to a cluster elsewhere with `policylab jobs submit`"
+        ) from error
+    try:
+        yield
+    finally:
+        with _same_sigterm_handler():
+            ray.shutdown()
+
+
+def _check_reachable(address: str, setting: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{setting}: cannot be reached ({error}); "
+            "is the cluster's head running (`ray start --head`) and is this its HOST:PORT?"
+        ) from None
+
+
+@contextlib.contextmanager
+def _same_sigterm_handler() -> Iterator[None]:
+    """Put back the handler of SIGTERM that Ray replaces, in the main thread, which alone can have replaced it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,179 @@
+"""Searches as SageMaker tuning jobs: what is sent, what a training job of one executes, and how one comes back."""
+
+import datetime
+import json
+
+import pytest
+import yaml
+
+from policylab.aws.service_model import structure_findings
+from policylab.cli.main import main
+from policylab.errors import ConfigError, UserError
+from policylab.experiments.rundir import open_run
+from policylab.experiments.runner import drive
+from policylab.experiments.schema import load_experiment
+from policylab.experiments.tuning_jobs import fetch_record, import_study, outgoing_study, spec_of
+from policylab.tuning.parents import read_parent
+
+SETTINGS = [
+    "launcher.kind=sagemaker",
+    "launcher.role_arn=arn:aws:iam::123456789012:role/policylab",
+    "launcher.image=123456789012.dkr.ecr.eu-west-1.amazonaws.com/policylab:1",
+    "launcher.s3_prefix=s3://bucket/policylab",
+]
+SEARCH = ["search.limits={trials: 8}", "search.scheduler.kind=fixed", "seeds.tune=1", "tracking.kind=none"]
+RANGES = {
+    "ContinuousParameterRanges": [
+        {"Name": "agent.learning_rate", "MinValue": "0.01", "MaxValue": "1.0", "ScalingType": "Logarithmic"},
+        {"Name": "agent.discount", "MinValue": "0.9", "MaxValue": "0.999", "ScalingType": "ReverseLogarithmic"},
+        {"Name": "agent.exploration.epsilon.fraction", "MinValue": "0.05", "MaxValue": "1.0"},
+    ]
+}
+
+
+@pytest.fixture
+def config():
+    return load_experiment("taxi_tune", overrides=[*SETTINGS, *SEARCH])
+
+
+def drawn(rate):
+    return {
+        "agent.learning_rate": str(rate), "agent.discount": "0.95", "agent.exploration.epsilon.fraction": "0.5",
+    }  # fmt: skip
+
+
+def record(**changes):
+    def job(name, status, rate, value=None, **more):
+        final = {} if value is None else {
+            "FinalHyperParameterTuningJobObjectiveMetric": {"MetricName": "eval/return_mean", "Value": value}
+        }  # fmt: skip
+        return {
+            "TrainingJobName": name,
+            "TrainingJobStatus": status,
+            "TunedHyperParameters": drawn(rate),
+            **final,
+            **more,
+        }
+
+    objective = {"Type": "Maximize", "MetricName": "eval/return_mean"}
+    return {
+        "HyperParameterTuningJobName": "taxi-1",
+        "HyperParameterTuningJobStatus": "Completed",
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Bayesian", "HyperParameterTuningJobObjective": objective, "ParameterRanges": RANGES,
+        },
+        "TrainingJobDefinition": {},
+        "TrainingJobSummaries": [
+            job("taxi-1-001", "Completed", 0.1, 5.5),
+            job("taxi-1-002", "Completed", 0.2, 7.5),
+            job("taxi-1-003", "Stopped", 0.3, 9.0),
+            job("taxi-1-004", "Failed", 0.4, FailureReason="AlgorithmError: boom"),
+        ],
+        **changes,
+    }  # fmt: skip
+
+
+def test_the_request_is_valid_and_its_name_follows_from_its_content(config):
+    outgoing = outgoing_study(config)
+    assert outgoing.document["errors"] == []
+    request = outgoing.document["request"]
+    assert structure_findings("CreateHyperParameterTuningJob", request) == []
+    assert len(outgoing.name) <= 32
+    assert outgoing_study(config).name == outgoing.name
+    other = load_experiment("taxi_tune", overrides=[*SETTINGS, *SEARCH, "budget.steps=1000"])
+    assert outgoing_study(other).name != outgoing.name
+    uris = [one["DataSource"]["S3DataSource"]["S3Uri"] for one in request["TrainingJobDefinition"]["InputDataConfig"]]
+    assert all(any(name.startswith(uri) for name in outgoing.files) for uri in uris)
+
+
+def test_a_training_job_executes_the_first_seed_with_the_values_drawn(config, tmp_path):
+    outgoing = outgoing_study(config)
+    (name,) = (name for name in outgoing.files if name.endswith("experiment.yaml"))
+    file = tmp_path / "experiment.yaml"
+    file.write_bytes(outgoing.files[name])
+    spec = spec_of(file, {**drawn(0.25), "sagemaker_program": "bootstrap.py", "_tuning_objective_metric": "x"})
+    assert (spec.role, spec.index, spec.config_hash) == ("tune", 0, config.config_hash)
+    assert spec.agent["learning_rate"] == {"kind": "constant", "value": 0.25}
+    assert spec.seed == config.spec("tune", 0).seed
+    with pytest.raises(ConfigError, match="none of the experiment's search space"):
+        spec_of(file, drawn("fast"))
+
+
+def test_a_finished_tuning_job_comes_back_as_a_study(config, tmp_path, capsys):
+    run = import_study(config, record(), out=tmp_path)
+    assert main(["study", "show", str(run.path), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["trials"], shown["failed_runs"], shown["status"]) == (4, 1, "finished")
+    assert shown["leaders"][0]["configuration"]["agent.learning_rate"] == 0.2
+    assert "taxi-1" in shown["reason"]
+    assert main(["study", "best", str(run.path)]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["agent"]["learning_rate"]["value"] == 0.2
+
+
+def test_an_imported_study_is_a_parent_of_a_warm_start(config, tmp_path):
+    run = import_study(config, record(), out=tmp_path)
+    parent = read_parent(run.path)
+    assert parent.status == "completed"
+    assert sorted(one.values[0] for one in parent.observed) == [5.5, 5.5, 7.5]  # the failed one counts as the worst
+    child = load_experiment(
+        "taxi_tune",
+        overrides=[
+            *SEARCH,
+            "budget.steps=1000",
+            f"search.warm_start={{kind: transfer_learning, parents: [{run.path}]}}",
+        ],
+    )
+    assert child.search.warm_start.parents == (str(run.path),)
+
+
+def test_an_imported_study_has_no_runs_to_resume(config, tmp_path):
+    run = import_study(config, record(), out=tmp_path)
+    with pytest.raises(UserError, match="was imported from SageMaker: there are no runs to go on with"):
+        drive(open_run(run.path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"HyperParameterTuningJobStatus": "InProgress"}, "is under way"),
+        ({"TrainingJobSummaries": [{"TrainingJobName": "a", "TunedHyperParameters": drawn(99)}]}, "not in the"),
+        ({"TrainingJobSummaries": [{"TrainingJobName": "a", "TunedHyperParameters": {}}]}, "not in the"),
+        ({"TrainingJobSummaries": None}, "store the describe answer"),
+    ],
+)
+def test_a_record_that_cannot_be_imported_leaves_nothing(config, tmp_path, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        import_study(config, record(**changes), out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_of_another_metric(tmp_path):
+    other = load_experiment("taxi_tune", overrides=[*SEARCH, "search.metric=train/return_mean"])
+    with pytest.raises(ConfigError, match="has optimised eval/return_mean"):
+        import_study(other, record(), out=tmp_path)
+
+
+class Pages:
+    """Answers as boto3 gives them: times as datetimes, training jobs in pages. (moto cannot list them.)"""
+
+    def describe_hyper_parameter_tuning_job(self, *, HyperParameterTuningJobName):
+        assert HyperParameterTuningJobName == "taxi-1"
+        answer = {key: value for key, value in record().items() if key != "TrainingJobSummaries"}
+        created = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+        return {**answer, "CreationTime": created, "ResponseMetadata": {"HTTPStatusCode": 200}}
+
+    def list_training_jobs_for_hyper_parameter_tuning_job(self, *, NextToken="0", **query):
+        assert structure_findings("ListTrainingJobsForHyperParameterTuningJob", query) == []
+        jobs = record()["TrainingJobSummaries"]
+        place = int(NextToken)
+        more = {"NextToken": str(place + 1)} if place + 1 < len(jobs) else {}
+        return {"TrainingJobSummaries": [jobs[place]], **more}
+
+
+def test_a_record_is_fetched_whole_and_can_be_stored(config, tmp_path):
+    fetched = fetch_record(Pages(), "taxi-1")
+    assert fetched["TrainingJobSummaries"] == record()["TrainingJobSummaries"]
+    assert json.loads(json.dumps(fetched)) == fetched
+    assert "ResponseMetadata" not in fetched
+    run = import_study(config, fetched, out=tmp_path)
+    assert read_parent(run.path / "study" / "sagemaker.json").created == "2026-11-01"

@@ -1,0 +1,134 @@
+"""The pool that launchers share: lost workers, bounded retries, and stops that must not be forgotten."""
+
+import threading
+import time
+
+import pytest
+
+from policylab.launchers import State
+from policylab.launchers.pool import WorkerLost, WorkerPool
+
+
+class Scripted:
+    """A worker in this process that does what the name of the run's folder says."""
+
+    def __init__(self, log, *, broken=False):
+        self._log = log
+        self._broken = broken
+        self._stop = threading.Event()
+        self.go = threading.Event()
+
+    def start(self):
+        self._log.append("start")
+        if self._broken:
+            raise WorkerLost("no place to start")
+
+    def execute(self, folder):
+        self._log.append(folder.name)
+        yield {"event": "progress", "steps": 7, "value": 0.5}
+        kind = folder.name.partition("-")[0]
+        if kind == "lost" and self._log.count(folder.name) <= int(folder.name[-1]):
+            raise WorkerLost("its node is gone")
+        if kind == "defect":
+            raise RuntimeError("unexpected")
+        if kind == "failing":
+            yield {"event": "failed", "error": "ZeroDivisionError: division by zero"}
+            return
+        if kind == "stoppable":
+            self._stop.wait(30)
+            raise WorkerLost("its node is gone while it was saving")
+        yield {"event": "finished"}
+
+    def stop(self, folder):
+        self._log.append(f"stop {folder.name}")
+        self._stop.set()
+
+    def close(self):
+        self._stop.set()
+
+    def kill(self):
+        pass
+
+
+@pytest.fixture
+def log():
+    return []
+
+
+@pytest.fixture
+def pool(log):
+    with WorkerPool(n_workers=1, make_worker=lambda: Scripted(log), retries=2) as made:
+        yield made
+
+
+def ended(pool, handle):
+    deadline = time.monotonic() + 30
+    while not pool.poll(handle).state.ended:
+        assert time.monotonic() < deadline, pool.poll(handle)
+        pool.wait(timeout_s=0.01)
+    return pool.poll(handle)
+
+
+def test_a_lost_run_is_queued_again_ahead_of_the_others(pool, log, tmp_path):
+    lost = pool.submit(tmp_path / "lost-2")
+    other = pool.submit(tmp_path / "other")
+    assert ended(pool, other).state is State.FINISHED
+    assert pool.poll(lost).state is State.FINISHED
+    assert [name for name in log if name != "start"] == ["lost-2", "lost-2", "lost-2", "other"]
+
+
+def test_a_run_lost_too_often_fails_and_says_so(pool, log, tmp_path):
+    progress = ended(pool, pool.submit(tmp_path / "lost-9"))
+    assert progress.state is State.FAILED
+    assert progress.error == "lost its worker 3 times; the last time: its node is gone"
+    assert log.count("lost-9") == 3
+
+
+def test_losses_are_counted_anew_when_a_run_is_submitted_again(pool, tmp_path):
+    assert ended(pool, pool.submit(tmp_path / "lost-2")).state is State.FINISHED
+    assert ended(pool, pool.submit(tmp_path / "lost-4")).state is State.FAILED
+    assert ended(pool, pool.submit(tmp_path / "lost-4")).state is State.FINISHED
+
+
+def test_a_run_that_fails_by_itself_is_not_repeated(pool, log, tmp_path):
+    progress = ended(pool, pool.submit(tmp_path / "failing"))
+    assert (progress.state, progress.steps) == (State.FAILED, 7)
+    assert "ZeroDivisionError" in progress.error
+    assert log.count("failing") == 1
+
+
+def test_a_run_that_is_lost_while_it_stops_has_stopped(pool, log, tmp_path):
+    handle = pool.submit(tmp_path / "stoppable")
+    while pool.poll(handle).steps == 0:
+        pool.wait(timeout_s=0.01)
+    pool.stop(handle)
+    assert ended(pool, handle).state is State.STOPPED
+    assert log.count("stoppable") == 1
+
+
+def test_a_defect_of_a_worker_ends_its_run_and_no_other(pool, tmp_path):
+    progress = ended(pool, pool.submit(tmp_path / "defect"))
+    assert (progress.state, progress.error) == (State.FAILED, "RuntimeError: unexpected")
+    assert ended(pool, pool.submit(tmp_path / "other")).state is State.FINISHED
+
+
+def test_workers_that_cannot_start_are_tried_again_then_fail_what_waits(log, tmp_path):
+    with WorkerPool(n_workers=1, make_worker=lambda: Scripted(log, broken=True), retries=2) as pool:
+        first = pool.submit(tmp_path / "first")
+        progress = ended(pool, first)
+        assert (progress.state, progress.error) == (State.FAILED, "no place to start")
+        assert log == ["start"] * 3
+        assert ended(pool, pool.submit(tmp_path / "second")).state is State.FAILED
+
+
+def test_one_worker_that_cannot_start_leaves_the_runs_to_the_others(log, tmp_path):
+    made = []
+
+    def make():
+        made.append(Scripted(log, broken=not made))
+        return made[-1]
+
+    with WorkerPool(n_workers=2, make_worker=make, retries=0) as pool:
+        handles = [pool.submit(tmp_path / f"run-{number}") for number in range(6)]
+        states = {ended(pool, handle).state for handle in handles[1:]}
+        assert states == {State.FINISHED}

@@ -1,0 +1,473 @@
+"""Baselines and checks as a user runs them: every kind of violation, SageMaker's files, hostile data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from policylab.cli import main
+from policylab.errors import ConfigError
+from policylab.monitoring.profiles.cells import Cells, of_numbers, of_values
+from policylab.monitoring.profiles.profile import Profile, profile_of
+from policylab.monitoring.profiles.statistics_json import statistics_document
+from policylab.monitoring.quality import report
+from policylab.monitoring.quality.check import QualityCheck, check
+from policylab.monitoring.quality.constraints import Constraints, document, read_constraints, suggested
+
+N = 4_000
+Table = dict[str, Any]
+
+
+def table(seed: int, n: int = N) -> Table:
+    rng = np.random.default_rng(seed)
+    return {
+        "speed": rng.standard_normal(n),
+        "stock": rng.poisson(5.0, n),
+        "mode": rng.choice(["eco", "fast", "off"], n, p=[0.5, 0.3, 0.2]),
+    }
+
+
+def profile(data: Table, folder: Path, name: str = "t") -> Profile:
+    path = folder / f"{name}.parquet"
+    pq.write_table(pa.table(data), path)
+    return profile_of([path])
+
+
+def checked(data: Table, folder: Path, *, change: Callable[[dict[str, Any]], None] | None = None) -> QualityCheck:
+    baseline = profile(table(0), folder, "baseline")
+    constraints = document(suggested(baseline))
+    if change:
+        change(constraints)
+    return check(profile(data, folder), baseline, constraints=Constraints.model_validate(constraints))
+
+
+def found(result: QualityCheck) -> set[tuple[str, str]]:
+    return {(violation.feature_name, violation.constraint_check_type) for violation in result.violations}
+
+
+def test_the_same_world_passes(tmp_path: Path) -> None:
+    assert checked(table(1), tmp_path).violations == ()
+
+
+def broken(name: str) -> Table:
+    data = table(1)
+    match name:
+        case "mean":
+            data["speed"] = data["speed"] + 0.5
+        case "variance":
+            data["speed"] = data["speed"] * 2.0
+        case "missing":
+            data["speed"] = np.where(np.arange(N) < 3, np.nan, data["speed"])
+        case "infinite":
+            data["speed"] = np.where(np.arange(N) < 3, np.inf, data["speed"])
+        case "negative":
+            data["stock"] = np.where(np.arange(N) == 0, -1, data["stock"])
+        case "type":
+            data["stock"] = data["stock"] + 0.5
+        case "text":
+            data["speed"] = [f"v{x:.1f}" for x in data["speed"]]
+        case "domain":
+            data["mode"] = np.where(np.arange(N) % 5 == 0, "turbo", data["mode"])
+        case "gone":
+            del data["mode"]
+        case "new":
+            data["extra"] = np.zeros(N)
+        case "shares":
+            data["mode"] = np.random.default_rng(2).choice(["eco", "fast", "off"], N, p=[0.2, 0.6, 0.2])
+        case "null":
+            data["speed"] = pa.nulls(N, pa.float64())
+    return data
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mean", {("speed", "baseline_drift_check")}),
+        ("variance", {("speed", "baseline_drift_check")}),
+        ("missing", {("speed", "completeness_check")}),
+        ("infinite", {("speed", "completeness_check")}),
+        ("negative", {("stock", "data_type_check")}),
+        ("type", {("stock", "data_type_check"), ("stock", "baseline_drift_check")}),
+        ("text", {("speed", "data_type_check")}),
+        ("domain", {("mode", "categorical_values_check"), ("mode", "baseline_drift_check")}),
+        ("gone", {("mode", "missing_column_check")}),
+        ("new", {("extra", "extra_column_check")}),
+        ("shares", {("mode", "baseline_drift_check")}),
+        ("null", {("speed", "completeness_check")}),
+    ],
+)
+def test_every_violation_is_found_and_nothing_else(name: str, expected: set[Any], tmp_path: Path) -> None:
+    result = checked(broken(name), tmp_path)
+    assert (
+        found(result) - {("stock", "baseline_drift_check")} | (expected & {("stock", "baseline_drift_check")})
+        == expected
+    )
+
+
+def set_config(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda constraints: constraints["monitoring_config"].update(changes)
+
+
+def set_drift(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda constraints: constraints["monitoring_config"]["distribution_constraints"].update(changes)
+
+
+def set_feature(number: int, **changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda constraints: constraints["features"][number].update(changes)
+
+
+OFF = {"distribution_constraints": {"perform_comparison": "Disabled"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("mean", set_config(evaluate_constraints="Disabled")),
+        ("mean", set_drift(perform_comparison="Disabled")),
+        ("mean", set_drift(comparison_threshold=0.5)),
+        ("mean", set_feature(0, monitoringConfigOverrides=OFF)),
+        ("shares", set_drift(categorical_comparison_threshold=0.5)),
+        ("shares", set_feature(2, string_constraints={"domains": [], "monitoring_config_overrides": OFF})),
+        ("missing", set_feature(0, completeness=0.9)),
+        ("domain", set_config(domain_content_threshold=0.5)),
+        ("negative", set_feature(1, num_constraints={"is_non_negative": False})),
+        ("text", set_config(datatype_check_threshold=1.0)),
+    ],
+)
+def test_each_setting_of_the_constraints_is_heeded(
+    name: str, change: Callable[[dict[str, Any]], None], tmp_path: Path
+) -> None:
+    before, after = found(checked(broken(name), tmp_path)), found(checked(broken(name), tmp_path, change=change))
+    assert before > after
+
+
+@pytest.mark.parametrize("change", [{"minimum": -1.0}, {"maximum": 1.0}])
+def test_ranges_are_heeded(change: dict[str, float], tmp_path: Path) -> None:
+    result = checked(table(1), tmp_path, change=set_feature(0, num_constraints={"is_non_negative": False, **change}))
+    assert found(result) == {("speed", "data_type_check")}
+
+
+def test_simple_and_chi_squared(tmp_path: Path) -> None:
+    small = table(1, 60)  # chance alone moves 60 values by more than 0.1
+    assert checked(small, tmp_path).violations == ()
+    simple = checked(small, tmp_path, change=set_drift(comparison_method="Simple", comparison_threshold=0.05))
+    assert ("speed", "baseline_drift_check") in found(simple)
+    chi = set_drift(categorical_drift_method="ChiSquared", categorical_comparison_threshold=0.001)
+    assert ("mode", "baseline_drift_check") not in found(checked(table(1), tmp_path, change=chi))
+    result = checked(broken("shares"), tmp_path, change=chi)
+    assert found(result) == {("mode", "baseline_drift_check")}
+    assert "degrees of freedom" in result.violations[0].description
+
+
+def test_false_alarms_are_as_rare_as_asked(tmp_path: Path) -> None:
+    # 150 checks of three columns, thresholds of 0: more than 14 would happen once in a hundred times at 5 %.
+    baseline = profile(table(0), tmp_path, "baseline")
+    constraints = document(suggested(baseline))
+    set_drift(comparison_threshold=0.0, categorical_comparison_threshold=0.0)(constraints)
+    alarms = 0
+    for seed in range(150):
+        window = profile(table(100 + seed, 500), tmp_path)
+        alarms += bool(
+            check(
+                window, baseline, constraints=Constraints.model_validate(constraints), false_alarm_rate=0.05
+            ).violations
+        )
+    assert alarms <= 14
+
+
+def test_an_empty_window_is_a_status_of_its_own(tmp_path: Path) -> None:
+    empty = profile({name: pa.array([], pa.float64()) for name in table(0)}, tmp_path)
+    baseline = profile(table(0), tmp_path, "baseline")
+    result = check(empty, baseline, constraints=suggested(baseline))
+    assert (result.violations, result.n_window) == ((), 0)
+
+
+@pytest.mark.parametrize("value", [np.zeros(50), np.full(50, np.nan), np.full(50, "a"), np.full(50, np.inf)])
+def test_columns_without_variety_are_baselines_too(value: NDArray[Any], tmp_path: Path) -> None:
+    baseline = profile({"x": value}, tmp_path, "baseline")
+    constraints = Constraints.model_validate(document(suggested(baseline)))
+    assert check(baseline, baseline, constraints=constraints).violations == ()
+    json.dumps(statistics_document(baseline), allow_nan=False)
+
+
+def strange(rng: np.random.Generator, n: int) -> Cells:
+    """Return a column of some kind that data should not have, and sometimes has."""
+    match int(rng.integers(10)):
+        case 0:
+            return of_numbers(np.full(n, rng.choice([0.0, -0.0, 1e150, -1e150, 5e-324, 3.0])))
+        case 1:
+            return of_numbers(rng.standard_normal(n) * 10.0 ** rng.integers(-320, 150))
+        case 2:
+            return of_numbers(rng.integers(-(2**62), 2**62, n))
+        case 3:
+            return of_numbers(np.where(rng.random(n) < 0.5, np.nan, rng.choice([np.inf, -np.inf, 1.0], n)))
+        case 4:
+            return of_values([["a", None, 1, 2.5, True, {"x": 1}, 10**400][i] for i in rng.integers(0, 7, n)])
+        case 5:
+            return of_values([None] * n)
+        case 6:
+            return of_values([str(i) for i in rng.integers(0, 3, n)])
+        case 7:
+            return of_numbers(np.arange(n) * 1e140)
+        case 8:
+            return of_numbers(rng.standard_cauchy(n) ** 5)
+    return of_numbers(rng.integers(0, 2, n).astype(bool))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_the_data_there_is_a_clear_result(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+
+    def table_of(names: str) -> Profile:
+        found = Profile()
+        for _ in range(2):
+            n = int(rng.choice([1, 2, 10, 300, 20_000]))
+            found.update({name: strange(rng, n) for name in names if rng.random() < 0.9})
+        return found
+
+    baseline, window = table_of("abcd"), table_of("abcde")
+    if seed % 3 == 0:
+        baseline.merge(table_of("abx"))
+    result = check(window, baseline, constraints=suggested(baseline))
+    json.dumps(report.as_document(result), allow_nan=False)
+    assert "<table>" in report.html(result)
+    for one in (baseline, window):
+        statistics = statistics_document(one)
+        json.dumps(statistics, allow_nan=False)
+        jsonschema.validate(statistics, STATISTICS)
+        for feature in statistics["features"]:
+            if "numerical_statistics" in feature:
+                numbers = feature["numerical_statistics"]
+                counts = [bucket["count"] for bucket in numbers["distribution"]["kll"]["buckets"]]
+                assert sum(counts) == numbers["common"]["num_present"]
+                assert min(counts) >= 0
+
+
+# ------------------------------------------------------------------ SageMaker's schemas
+
+COMMON = {
+    "type": "object",
+    "required": ["num_present", "num_missing"],
+    "additionalProperties": False,
+    "properties": {"num_present": {"type": "integer"}, "num_missing": {"type": "integer"}},
+}
+BUCKET = {
+    "type": "object",
+    "required": ["lower_bound", "upper_bound", "count"],
+    "additionalProperties": False,
+    "properties": {name: {"type": "number"} for name in ("lower_bound", "upper_bound", "count")},
+}
+SKETCH = {
+    "type": "object",
+    "required": ["parameters", "data"],
+    "properties": {
+        "parameters": {"type": "object", "required": ["c", "k"]},
+        "data": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+    },
+}
+NUMERICAL = {
+    "type": "object",
+    "required": ["common", "mean", "sum", "std_dev", "min", "max", "distribution"],
+    "additionalProperties": False,
+    "properties": {
+        "common": COMMON,
+        **{name: {"type": "number"} for name in ("mean", "sum", "std_dev", "min", "max")},
+        "distribution": {
+            "type": "object",
+            "required": ["kll"],
+            "properties": {
+                "kll": {
+                    "type": "object",
+                    "required": ["buckets", "sketch"],
+                    "properties": {
+                        "buckets": {"type": "array", "items": BUCKET, "minItems": 10, "maxItems": 10},
+                        "sketch": SKETCH,
+                    },
+                }
+            },
+        },
+    },
+}
+TEXTUAL = {
+    "type": "object",
+    "required": ["common", "distinct_count", "distribution"],
+    "properties": {"common": COMMON, "distinct_count": {"type": "integer"}},
+}
+# Developer Guide, "Schema for Statistics (statistics.json file)", as a JSON Schema.
+STATISTICS = {
+    "type": "object",
+    "required": ["version", "dataset", "features"],
+    "properties": {
+        "version": {"const": 0},
+        "dataset": {"type": "object", "required": ["item_count"]},
+        "features": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "inferred_type"],
+                "properties": {
+                    "inferred_type": {"enum": ["Fractional", "Integral", "String", "Unknown"]},
+                    "numerical_statistics": NUMERICAL,
+                    "string_statistics": TEXTUAL,
+                },
+                "oneOf": [{"required": ["numerical_statistics"]}, {"required": ["string_statistics"]}],
+            },
+        },
+    },
+}
+
+
+def test_statistics_are_in_sagemakers_schema_and_add_up(tmp_path: Path) -> None:
+    data = {**table(0, 60_000), "empty": pa.nulls(60_000, pa.float64())}
+    found = statistics_document(profile(data, tmp_path))
+    jsonschema.validate(found, STATISTICS)
+    assert found["dataset"]["item_count"] == 60_000
+    speed = found["features"][0]["numerical_statistics"]
+    assert speed["mean"] == pytest.approx(data["speed"].mean())
+    assert speed["sum"] == pytest.approx(data["speed"].sum())
+    assert speed["std_dev"] == pytest.approx(data["speed"].std())
+    buckets = speed["distribution"]["kll"]["buckets"]
+    assert sum(bucket["count"] for bucket in buckets) == 60_000
+    assert (buckets[0]["lower_bound"], buckets[-1]["upper_bound"]) == (data["speed"].min(), data["speed"].max())
+    true, _ = np.histogram(data["speed"], 10)
+    assert np.abs(true - [bucket["count"] for bucket in buckets]).max() <= 0.003 * 60_000
+    levels = speed["distribution"]["kll"]["sketch"]["data"]
+    assert sum(len(level) * 2**i for i, level in enumerate(levels)) == 60_000
+
+
+def test_counts_of_half_open_buckets_are_exact_where_the_sketch_is(tmp_path: Path) -> None:
+    found = statistics_document(profile({"x": np.arange(11.0)}, tmp_path))
+    buckets = found["features"][0]["numerical_statistics"]["distribution"]["kll"]["buckets"]
+    assert [bucket["count"] for bucket in buckets] == [1] * 9 + [2]  # the last one is closed
+
+
+def test_constraints_of_sagemaker_are_read(tmp_path: Path) -> None:
+    # The example of the Developer Guide, with the SDK's spelling of a feature's own settings.
+    (tmp_path / "constraints.json").write_text(
+        json.dumps(
+            {
+                "version": 0,
+                "features": [
+                    {"name": "Churn", "inferred_type": "Integral", "completeness": 1.0,
+                     "num_constraints": {"is_non_negative": True}},
+                    {"name": "State", "inferred_type": "String", "completeness": 0.9,
+                     "string_constraints": {"domains": ["a", "b"],
+                                            "monitoring_config_overrides": {"domain_content_threshold": 0.5}},
+                     "monitoringConfigOverrides": None},
+                ],
+                "monitoring_config": {
+                    "evaluate_constraints": "Enabled", "emit_metrics": "Enabled", "datatype_check_threshold": 1.0,
+                    "domain_content_threshold": 1.0,
+                    "distribution_constraints": {"perform_comparison": "Enabled", "comparison_threshold": 0.1,
+                                                 "comparison_method": "Robust"},
+                },
+            }
+        )
+    )  # fmt: skip
+    constraints = read_constraints(tmp_path / "constraints.json")
+    first, second = constraints.features
+    assert constraints.config_of(first).domain_content_threshold == 1.0
+    assert constraints.config_of(second).domain_content_threshold == 0.5
+    assert constraints.config_of(second).distribution_constraints.comparison_method == "Robust"
+
+
+def test_a_misspelt_constraint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "constraints.json"
+    path.write_text(json.dumps({"features": [], "monitoring_config": {"data_type_check_threshold": 0.1}}))
+    with pytest.raises(ConfigError, match="unknown key; did you mean 'datatype_check_threshold'"):
+        read_constraints(path)
+    path.write_text("[]")
+    with pytest.raises(ConfigError, match="expected an object with 'features', got list"):
+        read_constraints(path)
+
+
+# ------------------------------------------------------------------ the commands
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def call(*arguments: str, code: int = 0) -> str:
+        assert main(arguments) == code
+        written = capsys.readouterr()
+        assert "Traceback" not in written.out + written.err
+        return written.out + written.err
+
+    return call
+
+
+def test_baseline_and_check_write_their_files(run: Callable[..., str], tmp_path: Path) -> None:
+    profile(table(0), tmp_path, "good")
+    profile(broken("mean"), tmp_path, "bad")
+    assert "4,000 rows" in run("monitor", "baseline", "good.parquet", "--out", "base")
+    assert {path.name for path in (tmp_path / "base").iterdir()} == {
+        "statistics.json",
+        "constraints.json",
+        "profile.npz",
+    }
+    assert json.loads(run("monitor", "check", "good.parquet", "--baseline", "base", "--json"))["status"] == "passed"
+    text = run("monitor", "check", "bad.parquet", "--baseline", "base", "--out", "found", code=1)
+    assert "violation: speed: baseline_drift_check" in text
+    written = json.loads((tmp_path / "found" / "constraint_violations.json").read_text())
+    assert [entry["feature_name"] for entry in written["violations"]] == ["speed"]
+    assert set(written["violations"][0]) == {"feature_name", "constraint_check_type", "description"}
+    assert "Violations" in (tmp_path / "found" / "report.html").read_text()
+
+
+def test_profiles_of_hours_make_the_profile_of_a_day(run: Callable[..., str], tmp_path: Path) -> None:
+    whole = table(0)
+    profile(whole, tmp_path, "day")
+    for hour in range(4):
+        part = {name: column[hour * 1_000 : (hour + 1) * 1_000] for name, column in whole.items()}
+        profile(part, tmp_path, f"hour{hour}")
+        run("monitor", "baseline", f"hour{hour}.parquet", "--out", f"base{hour}")
+    hours = [f"base{hour}/profile.npz" for hour in range(4)]
+    run("monitor", "baseline", *hours, "--out", "merged")
+    run("monitor", "baseline", "day.parquet", "--out", "day")
+    merged, day = (json.loads((tmp_path / name / "statistics.json").read_text()) for name in ("merged", "day"))
+    assert merged["dataset"] == day["dataset"]
+    for first, second in zip(merged["features"], day["features"], strict=True):
+        if "numerical_statistics" in first:
+            one, other = first["numerical_statistics"], second["numerical_statistics"]
+            assert one["common"] == other["common"]
+            assert one["mean"] == pytest.approx(other["mean"])
+            assert one["distribution"]["kll"]["buckets"] == other["distribution"]["kll"]["buckets"]
+        else:
+            assert first == second
+    assert "passed" in run("monitor", "check", *hours, "--baseline", "day")
+
+
+def test_no_data_and_no_baseline_are_told(run: Callable[..., str], tmp_path: Path) -> None:
+    profile(table(0), tmp_path, "good")
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "no rows; a baseline needs data" in run("monitor", "baseline", "empty.jsonl", "--out", "base", code=2)
+    assert "cannot be read" in run("monitor", "check", "good.parquet", "--baseline", "base", code=2)
+    run("monitor", "baseline", "good.parquet", "--out", "base")
+    assert "no data: 0 rows" in run("monitor", "check", "empty.jsonl", "--baseline", "base")
+    assert "between 0 and 1" in run(
+        "monitor", "check", "good.parquet", "--baseline", "base", "--false-alarm-rate", "2", code=2
+    )
+
+
+def test_hostile_names_and_values_reach_no_page_and_no_terminal(run: Callable[..., str], tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\x1b[2J"
+    rows = [{evil: f"{evil}{i % 3}", "ok": i} for i in range(200)]
+    (tmp_path / "evil.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps({"x" + evil: 1}) + "\n" for _ in range(200)))
+    out = run("monitor", "baseline", "evil.jsonl", "--out", "base")
+    out += run("monitor", "check", "other.jsonl", "--baseline", "base", "--out", "found", code=1)
+    page = (tmp_path / "found" / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "\x1b" not in out

@@ -1,0 +1,263 @@
+"""Windows are checked once each whatever happens, live traffic alarms soon, and baselines are renewed without loss."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policylab.cli import main
+from policylab.deployment.capture_format import captured_line, hour_folder, reward_line
+from policylab.errors import ConfigError, UserError
+from policylab.monitoring.profiles.profile import profile_of
+from policylab.monitoring.schedule import scheduler
+from policylab.monitoring.schedule.baselines import write_data_baseline
+from policylab.monitoring.schedule.cron import Cron
+from policylab.monitoring.schedule.demo import demo
+from policylab.monitoring.schedule.live import LiveWatch
+from policylab.monitoring.schedule.monitor_file import load_monitor
+from policylab.monitoring.schedule.scheduler import run_schedule
+from policylab.monitoring.schedule.summary import html, read_windows
+from policylab.monitoring.schedule.tail import Tail
+
+START = datetime(2026, 1, 31, 16, tzinfo=UTC)
+HOSTILE = "<script>alert(1)</script>"
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("expression", "after", "expected"),
+    [
+        ("0 * * * *", "2026-01-31T16:00", "2026-01-31T17:00"),
+        ("cron(0 * ? * * *)", "2026-01-31T16:59", "2026-01-31T17:00"),
+        ("cron(0 17 ? * * *)", "2026-01-31T17:00", "2026-02-01T17:00"),
+        ("cron(0 5/6 ? * * *)", "2026-01-31T12:00", "2026-01-31T17:00"),
+        ("cron(0 9 ? * 2-6 *)", "2026-01-31T00:00", "2026-02-02T09:00"),  # 31 January 2026 is a Saturday
+        ("30 9 * * mon", "2026-01-31T00:00", "2026-02-02T09:30"),
+        ("*/20 22-23 * * *", "2026-01-31T22:41", "2026-01-31T23:00"),
+        ("0 0 29 2 *", "2026-01-31T00:00", "2028-02-29T00:00"),
+        ("0 0 13 * 5", "2026-02-01T00:00", "2026-02-06T00:00"),  # crontab: the 13th or a Friday
+        ("0 0 * * 7", "2026-01-31T00:00", "2026-02-01T00:00"),
+    ],
+)
+def test_moments_of_cron_expressions(expression: str, after: str, expected: str) -> None:
+    assert Cron.parse(expression).after(utc(after)) == utc(expected)
+
+
+@given(
+    st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)),
+    st.sampled_from(["*/7 3-5 * * *", "0 1 1 * 1", "5 * * * *"]),
+)
+def test_after_and_before_are_neighbours(moment: datetime, expression: str) -> None:
+    cron, moment = Cron.parse(expression), moment.replace(tzinfo=UTC)
+    after, before = cron.after(moment), cron.before(moment)
+    assert before <= moment < after
+    assert cron.before(after) == after
+    assert cron.after(before) == after
+
+
+@pytest.mark.parametrize("wrong", ["", "0 * * *", "60 * * * *", "0 0 30 2 *", "a * * * *", "5-1 * * * *", "*/0 * * * *",
+                                   "cron(0 * ? * * 2026)", "0 0 0 * *"])  # fmt: skip
+def test_what_is_no_schedule_is_refused(wrong: str) -> None:
+    with pytest.raises(UserError, match="schedule"):
+        Cron.parse(wrong)
+
+
+# ------------------------------------------------------------------ windows
+
+
+def traffic(folder: Path, hours: int, *, shifted: tuple[int, ...] = (), n: int = 120, first: int = 0) -> None:
+    """Write hours of traffic of one column, higher in some of them."""
+    for hour in range(first, first + hours):
+        rng = np.random.default_rng(100 + hour)
+        decisions, rewards = [], []
+        for i in range(n):
+            time_s = (START + timedelta(hours=hour, seconds=3600 * i / n)).timestamp()
+            facts = {
+                "endpoint": "lake", "variant": "a", "policy_version": "0" * 64, "variant_probability": 1.0,
+                "assignment": "random", "source": "policy", "exploration": True, "propensity": 0.5,
+                "log_propensity": -0.693, "propensity_kind": "probability", "sampling_probability": 1.0,
+            }  # fmt: skip
+            value = float(rng.normal(3.0 if hour in shifted else 0.0))
+            decisions.append(captured_line(decision_id=f"d{hour}-{i}", inference_id=None, time_s=time_s,
+                                           observation=[value], action=0, facts=facts))  # fmt: skip
+            rewards.append(reward_line(f"d{hour}-{i}", reward=float(rng.normal(-value))))
+        for place, lines in (("captured/lake/a", decisions), ("ground-truth/lake", rewards)):
+            path = folder / place / hour_folder((START + timedelta(hours=hour)).timestamp()) / "1.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Path:
+    """A monitor of the column, whose baseline is ten hours of traffic."""
+    traffic(tmp_path / "then", 10, first=-20)
+    write_data_baseline(tmp_path / "base", profile_of([tmp_path / "then"]))
+    path = tmp_path / "monitor.yaml"
+    path.write_text(json.dumps({
+        "name": "pond", "data": "data", "out": "out", "checks": [{"kind": "data", "baseline": "base"}],
+        "alarms": [{"name": "drift", "of": "data.*"}], "targets": [{"kind": "file", "path": "alarms.jsonl"}],
+    }))  # fmt: skip
+    return path
+
+
+def run(path: Path, at: datetime) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+    run_schedule(load_monitor(path), told=told.append, once=True, now=lambda: at)
+    return told
+
+
+def test_every_window_is_checked_once(monitor: Path) -> None:
+    assert run(monitor, START + timedelta(minutes=1)) == []  # begins here
+    traffic(monitor.parent / "data", 5, shifted=(2, 3))
+    first = run(monitor, START + timedelta(hours=3, minutes=1))
+    assert [one["start_utc"][11:13] for one in first] == ["16", "17", "18"]
+    assert [bool(one["alarms"]) for one in first] == [False, False, True]
+    again = run(monitor, START + timedelta(hours=6, minutes=1))
+    assert [one["start_utc"][11:13] for one in again] == ["19", "20", "21"]
+    assert [[alarm["begins"] for alarm in one["alarms"]] for one in again] == [[False], [], []]
+    assert again[2]["checks"][0]["status"] == "no data"
+    assert run(monitor, START + timedelta(hours=6, minutes=2)) == []
+    assert run(monitor, START + timedelta(hours=2)) == []  # a clock that was set back repeats nothing
+    assert len((monitor.parent / "alarms.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_kill_within_a_window_loses_nothing(monitor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monitor, START + timedelta(minutes=1))
+    traffic(monitor.parent / "data", 3, shifted=(1,))
+    with monkeypatch.context() as patched:
+        calls = []
+
+        def killed(*arguments: Any, **_: Any) -> None:
+            calls.append(arguments)
+            raise KeyboardInterrupt("killed")
+
+        patched.setattr(scheduler, "dispatch", killed)
+        with pytest.raises(KeyboardInterrupt, match="killed"):
+            run(monitor, START + timedelta(hours=3, minutes=1))
+    found = run(monitor, START + timedelta(hours=3, minutes=1))
+    assert [bool(one["alarms"]) for one in found] == [False, True, False]
+    assert len(calls) == 1
+
+
+def test_a_damaged_line_fails_its_check_by_name_and_no_other_window(monitor: Path) -> None:
+    run(monitor, START + timedelta(minutes=1))
+    traffic(monitor.parent / "data", 2)
+    file = next((monitor.parent / "data/captured/lake/a/2026/01/31/16").glob("*.jsonl"))
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:3], lines[3][:50] + b"\n", *lines[4:], lines[5][:20]]))
+    found = run(monitor, START + timedelta(hours=3, minutes=1))
+    assert [one["checks"][0]["status"] for one in found] == [
+        "failed",
+        "failed",
+        "no data",
+    ]  # an hour's clock skew is read
+    assert f"{file}:4: not a line of the capture format" in found[0]["checks"][0]["text"]
+    assert [one["alarms"][0]["alarm"] for one in found[:1]] == ["drift"]
+
+
+def test_a_torn_last_line_is_left_out(monitor: Path) -> None:
+    run(monitor, START + timedelta(minutes=1))
+    traffic(monitor.parent / "data", 1)
+    file = next((monitor.parent / "data/captured/lake/a").rglob("*.jsonl"))
+    file.write_bytes(file.read_bytes()[:-10])
+    (found,) = run(monitor, START + timedelta(hours=1, minutes=1))
+    assert found["checks"][0]["result"]["n_window"] == 119
+
+
+def test_mistakes_in_the_file_are_told_with_their_place(monitor: Path) -> None:
+    text = monitor.read_text()
+    monitor.write_text(text.replace('"targets"', '"tragets"'))
+    with pytest.raises(ConfigError, match=r"monitor.yaml:1:\d+: tragets: unknown key; did you mean 'targets'"):
+        load_monitor(monitor)
+    monitor.write_text(text.replace('"name": "pond"', '"name": "pond", "schedule": "0 25 * * *"'))
+    with pytest.raises(ConfigError, match=r"monitor.yaml:1:\d+: schedule: .*no field of a schedule"):
+        load_monitor(monitor)
+
+
+def test_the_page_escapes_what_data_may_hold(monitor: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monitor, START + timedelta(minutes=1))
+    traffic(monitor.parent / "data", 4, shifted=(1,))
+    run(monitor, START + timedelta(hours=4, minutes=1))
+    assert main(["monitor", "report", str(monitor), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["with_alarm"] == 1
+    windows = read_windows(monitor.parent / "out")
+    windows[1]["alarms"][0]["text"] = windows[1]["measurements"][0]["name"] = windows[0]["monitor"] = HOSTILE
+    page = html(windows)
+    assert HOSTILE not in page
+    assert "&lt;script&gt;" in page
+    assert "<polyline" in page
+
+
+# ------------------------------------------------------------------ live
+
+
+def test_a_tail_reads_each_whole_line_once(tmp_path: Path) -> None:
+    traffic(tmp_path, 1)
+    tail = Tail(tmp_path, endpoint="lake")
+    assert list(tail.decisions()) == []
+    file = next((tmp_path / "captured").rglob("*.jsonl"))
+    line = file.read_bytes().splitlines(keepends=True)[0]
+    with file.open("ab") as content:
+        content.write(line + line[:30])
+    assert len(list(tail.decisions())) == 1
+    with file.open("ab") as content:
+        content.write(line[30:])
+    assert len(list(tail.decisions())) == 1
+    traffic(tmp_path, 1, first=1)
+    assert (len(list(tail.decisions())), len(list(tail.rewards()))) == (120, 120)
+
+
+def test_live_detectors_alarm_on_a_shift_alone(tmp_path: Path) -> None:
+    traffic(tmp_path / "then", 5)
+    live = LiveWatch(tmp_path / "then", endpoint="lake", bundle=None)
+    assert set(live.detectors) == {"reward"}  # the propensity never varies
+    traffic(tmp_path / "now", 6, first=10, shifted=(15,))
+    tail = Tail(tmp_path / "now", endpoint="lake", from_end=False)
+    rewards = list(tail.rewards())
+    assert not any(live.rewarded(one) for one in rewards)  # they wait for their decisions
+    found = [(decision.time_utc, alarm) for decision in tail.decisions() for alarm in live.decided(decision)]
+    assert [alarm.name for _, alarm in found] == ["live.reward"]
+    shift = START + timedelta(hours=15)
+    assert shift <= found[0][0] < shift + timedelta(minutes=10)
+    assert live.change_utc is not None
+    assert abs(live.change_utc - shift) < timedelta(minutes=15)  # the sum grows a little by chance, too
+
+
+def test_a_live_watch_without_traffic_to_compare_is_refused(monitor: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["monitor", "watch", str(monitor), "--seconds", "1"]) == 2
+    assert "needs a check {kind: causes}" in capsys.readouterr().err
+
+
+def test_refreshing_keeps_the_old_baseline(monitor: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = monitor.parent / "base"
+    before = (base / "constraints.json").read_bytes()
+    traffic(monitor.parent / "new", 2, shifted=(0, 1))
+    assert main(["monitor", "refresh", str(base), str(monitor.parent / "new"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert Path(found["kept"]) == base / "previous" / "0001"
+    assert (base / "previous" / "0001" / "constraints.json").read_bytes() == before
+    change = next(one for one in found["changes"] if one["name"].startswith("observation"))
+    assert change["distance"] > 0.8
+    assert main(["monitor", "check", str(monitor.parent / "new"), "--baseline", str(base),
+                 "--out", str(monitor.parent / "o")]) == 0  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_demo_detects_names_the_cause_and_rolls_back(tmp_path: Path) -> None:
+    before = threading.active_count()
+    found = demo(tmp_path)
+    assert found.causes == ("transition",)
+    assert found.return_shifted < 0.3 < found.return_after < found.return_before
+    assert "the environment reacts differently" in found.report.read_text()
+    assert threading.active_count() == before
