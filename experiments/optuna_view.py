@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 LOCK = "study/.optuna.lock"
 BUSY_WAIT_S = 30
+LIVE_WAIT_S = 30.0
+"""A live view ends soon after the study's process."""
 
 
 def project(folder: Path, *, storage: str | None = None) -> optuna.Study:
@@ -50,7 +52,7 @@ def project(folder: Path, *, storage: str | None = None) -> optuna.Study:
     Raises:
         RunDirectoryError: no run directory with a study, a damaged one, or its view is being written.
     """
-    with locked(folder / LOCK, wait_s=30.0):  # a live view ends soon after the study's process
+    with locked(folder / LOCK, wait_s=LIVE_WAIT_S):
         return OptunaView(folder, storage=storage).push()
 
 

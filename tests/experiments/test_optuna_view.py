@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from policylab.config import parse, validate
 from policylab.errors import RunDirectoryError
+from policylab.experiments import optuna_view
 from policylab.experiments.optuna_live import LiveView
 from policylab.experiments.optuna_view import LOCK, OptunaView, distributions, project
 from policylab.experiments.rundir import RunDirectory, create_run
@@ -311,7 +312,8 @@ def test_a_damaged_log_is_named_with_its_line(tmp_path: Path, line: str) -> None
         project(run.path)
 
 
-def test_two_writers_of_one_view_are_refused(tmp_path: Path) -> None:
+def test_two_writers_of_one_view_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optuna_view, "LIVE_WAIT_S", 0.2)
     run = make_run(tmp_path)
     with locked(run.path / LOCK), pytest.raises(RunDirectoryError, match="in use by another policylab process"):
         project(run.path)
