@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import logging
-import os
-import queue
-import socket
 import time
-from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from policylab.launchers.sagemaker.bootstrap import BUNDLE
 from policylab.launchers.sagemaker.container.control import HeadControl
 from policylab.launchers.sagemaker.container.failure import ExitCode, JobFailure
-from policylab.launchers.sagemaker.container.layout import Hosts, Layout
+from policylab.launchers.sagemaker.container.joining import Inbox, check_ray, next_event, own_address
+from policylab.launchers.sagemaker.container.layout import Hosts
 from policylab.launchers.sagemaker.container.ray_node import RayNode, node_options, ray_environment
 from policylab.launchers.sagemaker.container.settings import ContainerSettings
 
-TICK_S = 0.2
 DISMISS_S = 5.0
 """Time that hosts get to hear how the job ended."""
 
@@ -27,8 +20,6 @@ COMING_S = 15.0
 """Time that hosts which have not joined yet get to come and hear it, when the job ends before all are there."""
 
 ROLLOUT = "rollout"
-RAY_STARTS = 3
-"""Ray gives up on a node that takes more than 30 s to start, as on a busy machine; so often it is started."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +38,7 @@ class Cluster:
         inbox: receives the losses of hosts, and the stop.
     """
 
-    def __init__(self, hosts: Hosts, settings: ContainerSettings, *, token: str, inbox: queue.SimpleQueue[Any]) -> None:
+    def __init__(self, hosts: Hosts, settings: ContainerSettings, *, token: str, inbox: Inbox) -> None:
         check_ray(hosts)
         self._hosts = hosts
         self._settings = settings
@@ -95,21 +86,16 @@ class Cluster:
         return node_options(self._settings, host=self._hosts.current, group=self._hosts.group, ip=self._ip)
 
     def _start(self, options: list[str]) -> None:
-        for _ in range(RAY_STARTS):
-            self.node = RayNode(options, environment=self._environment)
-            while not self.node.up and self.node.ended is None:
-                self._next()
-            ended = self.node.ended
-            if ended is None:
-                return
-            self.node.stop()
-        raise JobFailure(f"on the head {self._hosts.current}, {ended}", code=ExitCode.RAY_FAILED)
+        self.node = RayNode(options, environment=self._environment)
+        while not self.node.up:
+            self._next()
+            if ended := self.node.poll():
+                raise JobFailure(f"on the head {self._hosts.current}, {ended}", code=ExitCode.RAY_FAILED)
 
     def _next(self) -> dict[str, Any] | None:
         """Return the next event of the barrier, if there is one."""
-        try:
-            event: dict[str, Any] = self._inbox.get(timeout=TICK_S)
-        except queue.Empty:
+        event = next_event(self._inbox)
+        if event is None:
             return None
         if event["event"] == "stop":
             self._code = ExitCode.DONE
@@ -162,51 +148,3 @@ class Cluster:
         self._control.close()
         if self.node is not None:
             self.node.stop()
-
-
-def check_ray(hosts: Hosts) -> None:
-    """Check that this host has Ray, which a job of several hosts needs.
-
-    Raises:
-        JobFailure: it has not.
-    """
-    if importlib.util.find_spec("ray") is None:
-        raise JobFailure(
-            f"a job of {len(hosts.all)} hosts needs Ray; use an image with policylab[ray], or the bundle's extra `ray`",
-            code=ExitCode.BAD_INPUT,
-        )
-
-
-def own_address(hosts: Hosts, *, deadline: float, pause: Callable[[], object]) -> str:
-    """Return the IPv4 address under which the others find this host; its name may be known only after a while.
-
-    Args:
-        hosts: of the job.
-        deadline: time of `time.monotonic` at which to give up.
-        pause: called between two attempts.
-
-    Raises:
-        JobFailure: the name was not known in time.
-    """
-    while True:
-        try:
-            return str(socket.getaddrinfo(hosts.current, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
-        except OSError as error:
-            if time.monotonic() >= deadline:
-                raise JobFailure(f"the name of this host, {hosts.current}, was never known: {error}") from None
-            pause()
-
-
-def job_token(layout: Layout, settings: ContainerSettings, *, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the secret that the hosts of this job share, and that of another job does not have.
-
-    Without a setting it is made of what every host is given: the job's name and the contents of its own channels.
-    """
-    if settings.job_token is not None:
-        return hashlib.sha256(settings.job_token.encode()).hexdigest()
-    digest = hashlib.sha256()
-    for name in ("TRAINING_JOB_ARN", "TRAINING_JOB_NAME"):
-        digest.update(environment.get(name, "").encode() + b"\0")
-    for file in (layout.spec, layout.channel("code") / BUNDLE):
-        digest.update(hashlib.sha256(file.read_bytes() if file.exists() else b"").digest())
-    return digest.hexdigest()

@@ -20,13 +20,13 @@ import queue
 import shutil
 import signal
 import sys
-from typing import Any
 
 from policylab.errors import PolicylabError
 from policylab.launchers.sagemaker.bootstrap import UNPACKED
-from policylab.launchers.sagemaker.container.cluster import Cluster, Stopped, job_token
+from policylab.launchers.sagemaker.container.cluster import Cluster, Stopped
 from policylab.launchers.sagemaker.container.failure import ExitCode, JobFailure, failure_text, write_failure
 from policylab.launchers.sagemaker.container.head import STOP, Head
+from policylab.launchers.sagemaker.container.joining import Inbox, job_token
 from policylab.launchers.sagemaker.container.layout import Hosts, Layout, read_hosts
 from policylab.launchers.sagemaker.container.processes import become_subreaper, end_descendants
 from policylab.launchers.sagemaker.container.run import JobRun
@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 def run_container() -> ExitCode:
     """Do this host's part of the job; return the exit code, having written the failure file unless it is 0."""
     _log_to_stdout()
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    signal.signal(signal.SIGTERM, lambda *_: inbox.put(STOP))
+    inbox: Inbox = queue.SimpleQueue()
+    signal.signal(signal.SIGTERM, lambda *_: inbox.put(dict(STOP)))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # the bootstrap kept it for this handler
     become_subreaper()
     layout = Layout.of_environment()
@@ -59,7 +59,7 @@ def run_container() -> ExitCode:
 class _Container:
     """What is known of the job so far, for the failure file."""
 
-    def __init__(self, layout: Layout, inbox: queue.SimpleQueue[Any]) -> None:
+    def __init__(self, layout: Layout, inbox: Inbox) -> None:
         self._layout = layout
         self._inbox = inbox
         self._hosts: Hosts | None = None

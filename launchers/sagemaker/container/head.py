@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import queue
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from policylab.errors import StorageError
 from policylab.launchers.sagemaker.container.failure import ExitCode, JobFailure
+from policylab.launchers.sagemaker.container.joining import Inbox, next_event
 from policylab.launchers.sagemaker.container.processes import reap_orphans
 from policylab.launchers.sagemaker.container.ray_node import RayNode
 from policylab.launchers.sagemaker.container.run import JobRun
 from policylab.launchers.sagemaker.container.settings import ContainerSettings
 
-TICK_S = 0.2
 AGAIN_S = 1.0
 STOP: Mapping[str, Any] = {"event": "stop"}
 """Put into the inbox by SIGTERM."""
@@ -38,7 +37,7 @@ class Head:
 
     run: JobRun
     settings: ContainerSettings
-    inbox: queue.SimpleQueue[Any]
+    inbox: Inbox
     node: RayNode | None = None
     _deadline: float | None = None
     _asked_at: float = -math.inf
@@ -64,15 +63,11 @@ class Head:
             self._insist()
 
     def _next(self) -> dict[str, Any] | None:
-        node = () if self.node is None or self.node.pid is None else (self.node.pid,)
+        node = () if self.node is None else (self.node.pid,)
         reap_orphans([*self.run.pids, *node])
-        if self.node is not None and self._deadline is None and (ended := self.node.ended):
+        if self.node is not None and self._deadline is None and (ended := self.node.poll()):
             self._lose(JobFailure(f"on the head, {ended}", code=ExitCode.RAY_FAILED))
-        try:
-            event: dict[str, Any] = self.inbox.get(timeout=TICK_S)
-        except queue.Empty:
-            return None
-        return event
+        return next_event(self.inbox)
 
     def _ends(self, event: Mapping[str, Any]) -> bool:
         """Act on an event; return whether the job is over."""

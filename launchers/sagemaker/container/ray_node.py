@@ -20,6 +20,7 @@ from pathlib import Path
 from policylab.launchers.sagemaker.container.settings import ContainerSettings
 
 UP = "Ray runtime started."
+STARTS = 3
 STOP_S = 5.0
 KEPT_CHARACTERS = 300
 
@@ -70,19 +71,32 @@ def node_options(settings: ContainerSettings, *, host: str, group: str, ip: str)
 class RayNode:
     """The processes of one node, below `pid`.
 
+    Ray gives up on a node that takes more than 30 s to start, as on a busy machine: it is started again.
+
     Args:
         options: of ``ray start``.
         environment: variables beside this process's own.
+
+    Attributes:
+        up: whether the node was there at a `poll`.
     """
 
     def __init__(self, options: Sequence[str], *, environment: Mapping[str, str]) -> None:
+        self.up = False
+        self._options = options
+        self._environment = environment
+        self._starts = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._starts += 1
         self._folder = Path(tempfile.mkdtemp(prefix="ray-"))
         self._output = self._folder / "output"
-        command = [sys.executable, "-c", PROGRAM, "start", "--block", "--temp-dir", str(self._folder), *options]
+        command = [sys.executable, "-c", PROGRAM, "start", "--block", "--temp-dir", str(self._folder), *self._options]
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, **environment},
+                env={**os.environ, "TMPDIR": str(self._folder), **self._environment},
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -94,18 +108,18 @@ class RayNode:
         """The process that the others are below."""
         return self._process.pid
 
-    @property
-    def up(self) -> bool:
-        """Whether the node has started."""
-        return UP in self._text()
-
-    @property
-    def ended(self) -> str | None:
-        """Why the node has ended; None while it is there."""
-        if self._process.poll() is None:
+    def poll(self) -> str | None:
+        """Look after the node; return why it has ended, None while it is there or is started once more."""
+        code = self._process.poll()
+        if code is None:
+            self.up = self.up or UP in self._text()
+            return None
+        if not self.up and self._starts < STARTS:
+            self.stop()
+            self._start()
             return None
         tail = " ".join(self._text().split())[-KEPT_CHARACTERS:]
-        return f"Ray ended (exit {self._process.returncode}): {tail}"
+        return f"Ray ended (exit {code}): {tail}"
 
     def _text(self) -> str:
         return self._output.read_text(errors="replace")

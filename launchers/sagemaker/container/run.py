@@ -1,7 +1,8 @@
 """The job's run: its folder between snapshots, the process that executes it, and the metric lines it leaves in the log.
 
 The run executes in a child, `python -m policylab run-spec --serve` (see `policylab.launchers.local`), in a temporary
-folder. /opt/ml/checkpoints holds snapshots of that folder and nothing else.
+folder, which is also where its libraries leave what they do not clean up. /opt/ml/checkpoints holds snapshots of the
+run's own folder and nothing else.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class JobRun:
         self._layout = layout
         self._events = events
         self._save_every_s = save_every_s
-        self._scratch = Path(tempfile.mkdtemp(prefix="policylab-run-"))
+        self._scratch = Path(tempfile.mkdtemp(prefix="run-"))  # short: paths of Ray's sockets begin with it
         self._folder = self._scratch / self.spec.path
         self._tracking = tracking
         self._follower: Any = None
@@ -118,7 +119,7 @@ class JobRun:
             module, _, name = FOLLOWER.partition(":")
             follower = getattr(importlib.import_module(module), name)
             self._follower = follower(self._tracking, self._folder, path=self.spec.path)
-        self._process = WorkerProcess(log=None, environment=environment)
+        self._process = WorkerProcess(log=None, environment={"TMPDIR": str(self._scratch), **environment})
         self._thread = threading.Thread(target=self._execute, args=(self._process,), daemon=True)
         self._thread.start()
 

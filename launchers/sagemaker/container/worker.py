@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
-from typing import Any
 
-from policylab.launchers.sagemaker.container.cluster import RAY_STARTS, TICK_S, check_ray, own_address
 from policylab.launchers.sagemaker.container.control import Line, connect
 from policylab.launchers.sagemaker.container.failure import ExitCode, JobFailure
+from policylab.launchers.sagemaker.container.joining import TICK_S, Inbox, check_ray, next_event, own_address
 from policylab.launchers.sagemaker.container.layout import Hosts
 from policylab.launchers.sagemaker.container.processes import reap_orphans
 from policylab.launchers.sagemaker.container.ray_node import RayNode, node_options, ray_environment
@@ -34,7 +32,7 @@ class Worker:
         inbox: receives what the head says, and the stop.
     """
 
-    def __init__(self, hosts: Hosts, settings: ContainerSettings, *, token: str, inbox: queue.SimpleQueue[Any]) -> None:
+    def __init__(self, hosts: Hosts, settings: ContainerSettings, *, token: str, inbox: Inbox) -> None:
         check_ray(hosts)
         self._hosts = hosts
         self._settings = settings
@@ -42,8 +40,6 @@ class Worker:
         self._inbox = inbox
         self._line: Line | None = None
         self._node: RayNode | None = None
-        self._options: list[str] = []
-        self._starts = 0
         self._ready = False
         self._deadline: float | None = None
 
@@ -83,7 +79,7 @@ class Worker:
             else:
                 threading.Thread(target=self._listen, args=(self._line,), daemon=True).start()
                 return True
-            if self._next(CONNECT_AGAIN_S) is not None:
+            if next_event(self._inbox, timeout_s=CONNECT_AGAIN_S) is not None:
                 logger.info("stopped before the head was there")
                 return False
 
@@ -94,19 +90,12 @@ class Worker:
         except ConnectionError as error:
             self._inbox.put({"event": "lost", "reason": str(error)})
 
-    def _next(self, timeout_s: float) -> dict[str, Any] | None:
-        try:
-            event: dict[str, Any] = self._inbox.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-        return event
-
     def _over(self) -> bool:
         """Act on the next event, if there is one; return whether the job is over for this host."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             logger.warning("the head has not said how the job ended; leaving")
             return True
-        event = self._next(TICK_S)
+        event = next_event(self._inbox)
         if event is None:
             return False
         if event["event"] == "done":
@@ -128,26 +117,16 @@ class Worker:
         deadline = time.monotonic() + self._settings.join_timeout_s
         ip = own_address(self._hosts, deadline=deadline, pause=lambda: time.sleep(TICK_S))
         own = node_options(self._settings, host=self._hosts.current, group=self._hosts.group, ip=ip)
-        self._options = ["--address", address, *own]
-        self._start_node()
-
-    def _start_node(self) -> None:
-        self._starts += 1
-        self._node = RayNode(self._options, environment=ray_environment(self._token))
+        self._node = RayNode(["--address", address, *own], environment=ray_environment(self._token))
 
     def _look_after(self, node: RayNode) -> None:
         """Tell the head that Ray is up, or that it has ended."""
         reap_orphans([node.pid])
         assert self._line is not None
-        ended = node.ended
-        if ended is None:
-            if not self._ready and node.up:
-                self._ready = True
-                self._line.send({"state": "ready"})
-        elif not self._ready and self._starts < RAY_STARTS:
-            node.stop()
-            self._start_node()
-        else:
+        if ended := node.poll():
             cause = f"worker host lost: {self._hosts.current}: {ended}"
             self._line.send({"state": "lost", "reason": cause})
             raise JobFailure(cause, code=ExitCode.RAY_FAILED)
+        if node.up and not self._ready:
+            self._ready = True
+            self._line.send({"state": "ready"})
