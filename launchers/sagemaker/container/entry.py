@@ -24,7 +24,13 @@ import sys
 from policylab.errors import PolicylabError
 from policylab.launchers.sagemaker.bootstrap import UNPACKED
 from policylab.launchers.sagemaker.container.cluster import Cluster, Stopped
-from policylab.launchers.sagemaker.container.failure import ExitCode, JobFailure, failure_text, write_failure
+from policylab.launchers.sagemaker.container.failure import (
+    ExitCode,
+    JobFailure,
+    failure_text,
+    room_for_failure,
+    write_failure,
+)
 from policylab.launchers.sagemaker.container.head import STOP, Head
 from policylab.launchers.sagemaker.container.joining import Inbox, job_token
 from policylab.launchers.sagemaker.container.layout import Hosts, Layout, read_hosts
@@ -49,7 +55,8 @@ def run_container() -> ExitCode:
     become_subreaper()
     layout = Layout.of_environment()
     try:
-        return _Container(layout, inbox).execute()
+        with room_for_failure(layout.failure):
+            return _Container(layout, inbox).execute()
     finally:
         end_descendants(timeout_s=END_S)
         for folder in filter(None, os.environ.get(UNPACKED, "").split(os.pathsep)):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import enum
+from collections.abc import Iterator
 from pathlib import Path
 
 MAX_CHARACTERS = 1000
 """Of the failure file; the service takes the first 1024."""
+
+ROOM_BYTES = 4 * MAX_CHARACTERS
+"""What they take at most."""
 
 
 class ExitCode(enum.IntEnum):
@@ -51,4 +55,22 @@ def write_failure(file: Path, text: str) -> None:
         if file.read_text(errors="replace").strip():
             return
     file.parent.mkdir(parents=True, exist_ok=True)
+    _room(file).unlink(missing_ok=True)
     file.write_text(text)
+
+
+@contextlib.contextmanager
+def room_for_failure(file: Path) -> Iterator[None]:
+    """Keep room for the failure file meanwhile, on a disk that the run may fill to the last byte."""
+    room = _room(file)
+    with contextlib.suppress(OSError):
+        room.parent.mkdir(parents=True, exist_ok=True)
+        room.write_bytes(bytes(ROOM_BYTES))
+    try:
+        yield
+    finally:
+        room.unlink(missing_ok=True)
+
+
+def _room(file: Path) -> Path:
+    return file.with_name(".room-for-failure")

@@ -31,6 +31,25 @@ GROUPS = [
 # Two hosts of two groups: algo-1 is never in the first one.
 HEAD, WORKER = "algo-2", "algo-1"  # at 10.77.0.2 and 10.77.0.1
 
+HOARDER = """
+import contextlib, gymnasium
+from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
+
+class Hoarder(FrozenLakeEnv):
+    n = 0
+
+    def step(self, action):
+        self.n += 1
+        if self.n == 7000:
+            with contextlib.suppress(OSError), open("/opt/ml/output/data/hoard", "wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+        return super().step(action)
+
+gymnasium.register("Hoarder-v0", Hoarder, max_episode_steps=100)
+"""
+"""Leaves not a byte of the disk."""
+
 
 class Jobs:
     """Sends runs to an emulator as training jobs and looks at what came of them."""
@@ -180,13 +199,12 @@ def test_an_unknown_head_group_is_named(make_jobs, spec_of):
 
 @pytest.mark.slow
 def test_a_full_disk_is_the_failure_reason(make_jobs, spec_of, tmp_path):
-    """The code leaves 40 KiB of the disk, which a few snapshots of the run need."""
-    jobs = make_jobs(disk_mb=4)
-    code = sum(len(content) for content in build(extras=("rllib",)).files.values())
-    (tmp_path / "filler.py").write_bytes(b"#" * (4 * 2**20 - code - 40 * 2**10))
-    record = jobs.run(spec_of(), include=[tmp_path / "filler.py"])
+    (tmp_path / "hoarder_module.py").write_text(HOARDER)
+    spec = spec_of("env.id=hoarder_module:Hoarder-v0")
+    record = make_jobs(disk_mb=16).run(spec, include=[tmp_path / "hoarder_module.py"])
     assert record["TrainingJobStatus"] == "Failed"
     assert "No space left on device" in record["FailureReason"]
+    assert f"seed {spec.seed}" in record["FailureReason"]
 
 
 @pytest.mark.slow
