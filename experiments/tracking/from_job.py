@@ -180,7 +180,9 @@ class JobTracker:
         self._client.set_terminated(str(self._run_id), status)
 
     def _attached(self) -> str:
-        """Find or create the run; return its id."""
+        """Find or create the run, say which job carries it on, and return its id."""
+        from policylab.experiments.tracking.mlflow_runs import write
+
         experiment = self._client.get_experiment_by_name(self._order.experiment)
         if experiment is None:
             raise TrackingError(f"there is no experiment '{self._order.experiment}' yet")
@@ -190,6 +192,8 @@ class JobTracker:
         if self._order.search:
             above = self._found(place, {**study, "policylab.path": self._trial.path.rpartition("/")[0]})
         run = self._own(place, above, study=study)
+        if job := os.environ.get("TRAINING_JOB_NAME"):
+            write(self._client, run.info.run_id, tags={"policylab.job": job})
         if run.info.status != "RUNNING":
             self._client.update_run(run.info.run_id, status="RUNNING")
         self._n_lines = int(run.data.tags.get("policylab.lines", 0))
@@ -213,14 +217,13 @@ class JobTracker:
         if found is not None:
             return found
         spec = self._trial.spec()
-        job = os.environ.get("TRAINING_JOB_NAME")
         more = {
             "rl.role": self._trial.role,
             "rl.seed": str(spec.get("seed")),
             "policylab.trial": str(spec.get("trial")),
         }
         name = self._trial.folder.name if study else self._trial.path.removeprefix("trials/")
-        tags |= {**study, **more, **({"policylab.job": job} if job else {})}
+        tags |= {**study, **more}
         return create_run(self._client, name, tags=tags, started_ms=self._order.created_ms, **place)
 
 

@@ -11,6 +11,7 @@ overwrites the same rows (source: MLflow's metrics table is keyed by run, name, 
 | policylab.path | child | the run's folder below the run directory |
 | policylab.described | both | parameters and inputs are complete |
 | policylab.lines | child | report lines uploaded |
+| policylab.job | child | the training job that carried the run last, if it could reach the tracker |
 | policylab.result | child | hash of the result uploaded |
 | policylab.artifacts, policylab.bundle | parent | hashes of the files uploaded and of the policy registered |
 """

@@ -24,7 +24,7 @@ def find_free_port():
         return probe.getsockname()[1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def free_port():
     """Return a function that finds a port nobody listens on."""
     return find_free_port

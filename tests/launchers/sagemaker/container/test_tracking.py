@@ -1,4 +1,4 @@
-"""A job that tracks its own run in a real MLflow server."""
+"""Jobs that track their own runs in a real MLflow server."""
 
 import json
 import os
@@ -7,16 +7,20 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
+
+from policylab.cli import main
+from policylab.launchers.sagemaker.emulator import cluster
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow's
 
 
-@pytest.fixture
-def server(tmp_path, free_port):
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, free_port):
     """An MLflow server's address."""
-    port = free_port()
+    tmp_path, port = tmp_path_factory.mktemp("mlflow"), free_port()
     store = f"sqlite:///{tmp_path}/mlflow.db"
     command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with (tmp_path / "server.log").open("w") as log:
@@ -43,6 +47,7 @@ def server(tmp_path, free_port):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_job_tracks_its_run_and_leaves_nothing_behind(server, job, left_over, spec_of):
     from mlflow import MlflowClient
 
@@ -68,3 +73,58 @@ def test_a_tracker_that_is_down_does_not_fail_the_job(free_port, job, left_over,
     assert host.wait() == 0, host.text()
     assert f"tracking: MLflow at {address} took nothing: it cannot be reached" in host.text()
     assert left_over() == ([], [])
+
+
+RETURN = "eval/return_mean"
+SEARCH = (
+    "search: {space: {parameters: {agent.learning_rate: {kind: continuous, low: 0.1, high: 0.5}}}, limits: {trials: 2}}"
+)
+EXPERIMENT = """
+env: {id: FrozenLake-v1}
+agent: {kind: q_learning, learning_rate: 0.1, discount: 0.99, execution: plain}
+budget: {steps: 4000}
+seeds: {tune: 1, confirm: 1}
+evaluation: {marks: 4, episodes: 5, final_episodes: 20}
+tracking: {kind: mlflow, flush_s: 0.5}
+launcher: {kind: sagemaker, emulate: true, parallel: 1}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("search", "n_jobs"), [("", 2), (SEARCH, 3)], ids=["run", "search"])
+def test_emulated_jobs_and_their_command_leave_in_mlflow_what_the_run_directory_holds(
+    server, tmp_path, monkeypatch, capfd, search, n_jobs
+):
+    """Hosts are plain processes here: isolated ones have no way out to a server."""
+    from mlflow import MlflowClient
+
+    monkeypatch.setattr(cluster, "why_not_isolated", lambda: "the server must be reached")
+    monkeypatch.chdir(tmp_path)
+    name = f"lake{n_jobs}"
+    (tmp_path / "lake.yaml").write_text(f"name: {name}\n{EXPERIMENT}{search}")
+    command = ["run", "lake.yaml", "--set", f"tracking.uri={server}", "--json"]
+    assert main(command) == 0, capfd.readouterr().err
+    run_dir = tmp_path / json.loads(capfd.readouterr().out)["run_dir"]
+
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name(name).experiment_id
+    runs = {run.data.tags.get("policylab.path"): run for run in client.search_runs([experiment])}
+    result = json.loads((run_dir / "result.json").read_text())
+    parent = runs.pop(None)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["policylab.run_id"] == json.loads((run_dir / "run.json").read_text())["run_id"]
+    assert parent.data.metrics["confirmed/value"] == result["confirmed"]["value"]
+    assert "config.yaml" in {file.path for file in client.list_artifacts(parent.info.run_id)}
+
+    sent = [json.loads(line) for line in (run_dir / "jobs.jsonl").read_text().splitlines()]
+    jobs = {f"trials/{line['run'].replace('-', '/', 1)}": line["job"] for line in sent if line["event"] == "sent"}
+    assert len(jobs) == n_jobs
+    for path, job in jobs.items():
+        run = runs[path]
+        assert (run.info.status, run.data.tags["policylab.job"]) == ("FINISHED", job)
+        above = run.data.tags["mlflow.parentRunId"]
+        assert above == (runs[str(Path(path).parent)] if search else parent).info.run_id
+        lines = [json.loads(line) for line in (run_dir / path / "reports.jsonl").read_text().splitlines()]
+        rows = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, RETURN)]
+        assert sorted(rows) == [(line["step"], line["metrics"][RETURN]) for line in lines]
+        assert run.data.metrics["final/value"] == json.loads((run_dir / path / "result.json").read_text())["value"]
