@@ -84,7 +84,7 @@ class Dispatcher:
         Raises:
             ConfigError: every error, one per line.
         """
-        found = preflight(outgoing.request, prices=self._prices)
+        found = preflight(outgoing.request, prices=self._prices, cap=self._ledger.cap)
         for warning in raise_errors(found.findings, about=OPERATION):
             self._warn(str(warning))
 

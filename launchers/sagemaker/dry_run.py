@@ -41,13 +41,17 @@ def dry_run(settings: SageMakerSettings, specs: Sequence[RunSpec], *, out: Path)
     prices = price_table(Path(settings.price_table)) if settings.price_table else price_table()
     bundle = source_bundle(settings, specs[0])
     requests = [Outgoing.of(settings, spec, bundle=bundle).request for spec in specs]
-    checks = [preflight(request, prices=prices) for request in requests]
+    checks = [preflight(request, prices=prices, cap=settings.max_cost_usd) for request in requests]
     findings = [finding for check in checks for finding in check.findings]
+    price = _price(requests, prices, out=out)
+    if settings.max_cost_usd is not None and price["most"] > settings.max_cost_usd >= price["most_per_job"]:
+        rule = f"the jobs may cost up to {price['most']:.2f}; when it is reached no further one is sent"
+        findings.append(Finding("launcher.max_cost_usd", rule, settings.max_cost_usd, "raise it, or resume", "warning"))
     return {
         "requests": [shown(request) for request in requests],
         "added_when_sent": [RESUME, TRACKING],
         "last": _last(requests[0], out=out),
-        "price": _price(requests, prices, out=out),
+        "price": price,
         "errors": _texts(findings, "error"),
         "warnings": _texts(findings, "warning"),
         "unchecked": checks[0].unchecked,

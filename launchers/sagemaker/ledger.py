@@ -30,13 +30,16 @@ class Ledger:
         folder: the run directory.
         cap: most that all jobs together may cost; None is no limit.
 
+    Attributes:
+        cap: the same.
+
     Raises:
         RunDirectoryError: the file was damaged.
     """
 
     def __init__(self, folder: Path, *, cap: float | None = None) -> None:
         self._path = folder / FILE
-        self._cap = cap
+        self.cap = cap
         self._sent: dict[str, dict[str, Any]] = {}
         self._ended: dict[str, dict[str, Any]] = {}
         drop_torn_tail(self._path)
@@ -102,7 +105,7 @@ class Ledger:
 
     def allows(self, most: float) -> bool:
         """Whether a job that costs at most ``most`` can be sent without any risk of passing the cap."""
-        return self._cap is None or self.spent + self.reserved + most <= self._cap
+        return self.cap is None or self.spent + self.reserved + most <= self.cap
 
     def require(self, most: float) -> None:
         """Refuse to wait for what jobs under way leave over when that can never be enough.
@@ -110,9 +113,9 @@ class Ledger:
         Raises:
             RunError: it cannot.
         """
-        if self._cap is not None and self.spent + most > self._cap:
+        if self.cap is not None and self.spent + most > self.cap:
             raise RunError(
-                f"launcher.max_cost_usd {self._cap:g} is reached: {self.spent:.2f} are spent and the next job may cost "
+                f"launcher.max_cost_usd {self.cap:g} is reached: {self.spent:.2f} are spent and the next job may cost "
                 f"up to {most:.2f}; what was trained is kept, raise max_cost_usd or lower max_runtime_s, then resume"
             )
 

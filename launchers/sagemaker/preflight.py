@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from policylab.aws.request_view import View
@@ -38,19 +38,28 @@ class Preflight:
         return [finding for finding in self.findings if finding.severity == "error"]
 
 
-def preflight(request: Mapping[str, Any], *, prices: PriceTable | None = None) -> Preflight:
-    """Check and price a CreateTrainingJob ``request``."""
-    findings = list(rule_findings(View(request)))
+def preflight(request: Mapping[str, Any], *, prices: PriceTable | None = None, cap: float | None = None) -> Preflight:
+    """Check and price a CreateTrainingJob ``request``; ``cap`` is what all jobs together may cost."""
     cost = estimate(request, prices)
-    for name in cost.unpriced:
-        rule = f"the price table ({cost.basis}) lacks it, so the estimate does too"
-        findings.append(Finding("ResourceConfig", rule, name, "add it to your price table", "warning"))
+    findings = [*rule_findings(View(request)), *_price_findings(cost, cap=cap)]
     explained = {finding.path for finding in findings if finding.severity == "error"}
     try:
         structure = structure_findings(OPERATION, request)
     except MissingExtraError as error:
         return Preflight(tuple(findings), cost, unchecked=str(error))
     return Preflight((*findings, *(finding for finding in structure if finding.path not in explained)), cost)
+
+
+def _price_findings(cost: Estimate, *, cap: float | None) -> Iterator[Finding]:
+    for name in cost.unpriced:
+        rule = f"the price table ({cost.basis}) lacks it, so the estimate does too"
+        if cap is None:
+            yield Finding("ResourceConfig", rule, name, "add it to your price table", "warning")
+        else:
+            yield Finding("ResourceConfig", f"{rule} and max_cost_usd cannot hold", name, "add it to your price table")
+    if cap is not None and cost.most > cap:
+        remedy = "raise launcher.max_cost_usd or lower launcher.max_runtime_s"
+        yield Finding("launcher.max_cost_usd", f"a job may cost up to {cost.most:.2f}", cap, remedy)
 
 
 def require_valid(request: Mapping[str, Any]) -> Preflight:

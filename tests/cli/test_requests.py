@@ -114,6 +114,19 @@ def test_a_price_table_of_ones_own(project, capsys):
     assert (price["currency"], price["most_per_job"]) == ("EUR", pytest.approx(10.0))
 
 
+def test_what_the_cap_does_not_let_through_is_told(capsys):
+    def told(*settings, code):
+        return dry_run(capsys, *(part for one in settings for part in ("--set", one)), code=code).err
+
+    assert "max_cost_usd: the jobs may cost up to 0.69" in told("launcher.max_cost_usd=0.5", code=0)
+    assert "error: launcher.max_cost_usd: a job may cost up to 0.23, got 0.2" in told(
+        "launcher.max_cost_usd=0.2", code=2
+    )
+    unpriced = ("launcher.max_cost_usd=5", "launcher.instance_type=ml.trn1.2xlarge")
+    assert "lacks it, so the estimate does too and max_cost_usd cannot hold" in told(*unpriced, code=2)
+    assert "max_cost_usd" not in told("launcher.max_cost_usd=0.7", code=0)
+
+
 def test_a_launcher_that_sends_nothing_has_no_dry_run(capsys):
     assert main(["run", "frozenlake", "--dry-run"]) == 2
     assert "launcher 'local' sends none; add --launcher sagemaker" in capsys.readouterr().err
