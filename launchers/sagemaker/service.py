@@ -242,7 +242,8 @@ def _is_from_botocore(error: Exception) -> bool:
 
 def _message(error: Exception) -> str:
     response = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Message") or error)
+    said = str(response.get("Error", {}).get("Message") or error)
+    return "a web page instead of an answer" if said.lstrip().startswith("<") else said
 
 
 def client(service: str, *, region: str | None) -> Any:

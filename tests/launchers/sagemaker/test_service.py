@@ -73,6 +73,11 @@ def test_a_refusal_is_passed_on_at_once(code):
         (failure("AccessDeniedException"), UserError, "extend the policy"),
         (NoCredentialsError(), UserError, "Unable to locate credentials"),
         (failure("ThrottlingException"), RunError, "keeps failing describe_training_job"),
+        (
+            failure("502", 502, "<!doctype html>\n<h1>Bad Gateway"),
+            RunError,
+            r"\(502\): a web page instead of an answer;",
+        ),
         (EndpointConnectionError(endpoint_url="https://example.invalid"), RunError, "AWS cannot be reached"),
         (ConnectionResetError("peer"), RunError, "AWS cannot be reached"),
     ],
