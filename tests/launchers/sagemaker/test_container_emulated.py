@@ -105,6 +105,12 @@ class Jobs:
             assert time.monotonic() < deadline, self.log(name)
             time.sleep(0.05)
 
+    def model(self, record, folder):
+        """Return the policy bundle that a job has left as its model."""
+        artefact = folder / "model.tar.gz"
+        artefact.write_bytes(self.store.get_bytes(record["ModelArtifacts"]["S3ModelArtifacts"]))
+        return load_bundle(artefact)
+
     def restore(self, folder):
         """Bring the run's folder back from the checkpoints."""
         self.store.download_folder(self.checkpoints, folder.with_name("down"))
@@ -134,14 +140,13 @@ def same_bytes(files_of, uninterrupted, tmp_path):
     return check
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_model_that_is_a_policy_bundle(make_jobs, spec_of, same_bytes, tmp_path):
     jobs, spec = make_jobs(), spec_of()
     record = jobs.run(spec)
     name = record["TrainingJobName"]
     assert record["TrainingJobStatus"] == "Completed", jobs.log(name)
-    model = tmp_path / "model.tar.gz"
-    model.write_bytes(jobs.store.get_bytes(record["ModelArtifacts"]["S3ModelArtifacts"]))
-    assert load_bundle(model).manifest.lineage.seeds == (spec.seed,)
+    assert jobs.model(record, tmp_path).manifest.lineage.seeds == (spec.seed,)
     same_bytes(jobs, spec)
     (last,) = (one["Value"] for one in record["FinalMetricDataList"] if one["MetricName"] == "eval/return_mean")
     rows = [json.loads(line) for line in (tmp_path / "there" / "reports.jsonl").read_text().splitlines()]
@@ -161,7 +166,7 @@ def test_an_exception_of_the_users_is_the_failure_reason(make_jobs, spec_of, bro
     assert "resume with: " in record["FailureReason"]
 
 
-def test_spot_interruption_resumes_to_the_same_bytes(make_jobs, spec_of, same_bytes):
+def test_spot_interruption_resumes_to_the_same_bytes_and_a_model(make_jobs, spec_of, same_bytes, tmp_path):
     jobs, spec = make_jobs(respawn_s=0.1), spec_of("budget.steps=100_000", "evaluation.marks=100")
     name = jobs.send(spec, spot={"max_wait_s": 90_000})
     jobs.until(name, "[metric] step=5000")
@@ -171,6 +176,7 @@ def test_spot_interruption_resumes_to_the_same_bytes(make_jobs, spec_of, same_by
     assert "Interrupted" in [one["Status"] for one in record["SecondaryStatusTransitions"]], "it came too late"
     assert re.search(r"stopped after \d+ steps; saved", jobs.log(name))
     assert re.search(r"goes on after [1-9]", jobs.log(name))
+    assert jobs.model(record, tmp_path).manifest.lineage.seeds == (spec.seed,)
     same_bytes(jobs, spec)
 
 

@@ -15,6 +15,7 @@ from policylab.experiments.schema import load_experiment
 from policylab.experiments.study import search
 
 pytestmark = pytest.mark.slow
+WAIT_S = 1200
 
 EMULATED = ["launcher.kind=sagemaker", "launcher.emulate=true", "launcher.parallel=2", "tracking.kind=none"]
 SMALL = ["budget.steps=3000", "seeds.tune=2", "seeds.confirm=1", "evaluation.marks=6"]
@@ -40,19 +41,21 @@ def test_a_study_of_four_trials_with_promotions_decides_as_on_this_machine(tmp_p
 
 def test_ctrl_c_stops_emulated_jobs_which_save_and_resume_ends_the_run(tmp_path):
     command = [sys.executable, "-m", "policylab", "run", "frozenlake", "--launcher", "sagemaker", "--emulate", "--json"]
-    options = ["seeds.tune=1", "seeds.confirm=0", "tracking.kind=none", "budget.steps=3000000", "agent.execution=plain"]
+    options = ["seeds.tune=1", "seeds.confirm=0", "tracking.kind=none", "budget.steps=600000", "agent.execution=plain"]
+    options += ["launcher.environment={POLICYLAB_SAVE_EVERY_S: '0.5'}"]  # the first report comes soon, the end does not
     command += [part for one in options for part in ("--set", one)] + ["--out", str(tmp_path)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as begun:
         wait_for(lambda: list(tmp_path.glob("*/trials/0000/tune-000/reports.jsonl")), process=begun)
         os.kill(begun.pid, signal.SIGINT)
-        out, err = begun.communicate(timeout=200)
+        out, err = begun.communicate(timeout=WAIT_S)
     assert begun.returncode == 130, err
     run_dir = json.loads(out)["run_dir"]
     assert f"continue with: policylab resume {run_dir}" in err
     assert ended(run_dir) == ["Stopped"]
-    resumed = subprocess.run([sys.executable, "-m", "policylab", "resume", run_dir], capture_output=True, timeout=400)
+    resume = [sys.executable, "-m", "policylab", "resume", run_dir]
+    resumed = subprocess.run(resume, capture_output=True, timeout=WAIT_S)
     assert resumed.returncode == 0, resumed.stderr
     assert ended(run_dir) == ["Stopped", "Completed"]
 
@@ -63,7 +66,7 @@ def ended(run_dir):
 
 
 def wait_for(found, *, process):
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + WAIT_S
     while not found():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

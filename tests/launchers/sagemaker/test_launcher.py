@@ -478,13 +478,24 @@ def test_an_experiment_ends_with_the_document_of_one_on_this_machine(experiment,
 SEARCH = ["seeds.tune=2", "seeds.confirm=1", "budget.steps=3000", "evaluation.marks=6"]
 
 
-@pytest.mark.parametrize("scheduler", ["fixed", "median", "hyperband", "race", "population"])
-def test_every_strategy_decides_over_jobs_as_on_this_machine(experiment, connect, make_service, scheduler, tmp_path):
+@pytest.mark.parametrize(
+    ("scheduler", "name"),
+    [
+        ("fixed", "frozenlake8x8_warmstart"),
+        ("median", "taxi_tune"),
+        ("hyperband", "taxi_tune"),
+        ("race", "taxi_tune"),
+        ("population", "taxi_tune"),
+    ],
+)
+def test_every_strategy_decides_over_jobs_as_on_this_machine(
+    experiment, connect, make_service, scheduler, name, tmp_path
+):
     searching = [*SEARCH, f"search.scheduler.kind={scheduler}", "search.limits.trials=4", "search.parallel=1"]
     service = make_service()
     connect(service)
-    run = experiment(*searching, name="taxi_tune")
-    local = load_experiment("taxi_tune", overrides=[*SMALL, *searching, "launcher.kind=inline", "launcher.workers=1"])
+    run = experiment(*searching, name=name)
+    local = load_experiment(name, overrides=[*SMALL, *searching, "launcher.kind=inline", "launcher.workers=1"])
     there = create_run(local, parent=tmp_path / "local")
     assert search(run) == search(there)
     assert folder_bytes(run.path / "trials") == folder_bytes(there.path / "trials")

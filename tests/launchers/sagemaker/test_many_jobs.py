@@ -2,6 +2,8 @@
 
 import json
 import random
+import tempfile
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -65,6 +67,14 @@ def leave_a_result(request, store, folder, *, stopping):
 
 
 @pytest.fixture
+def tmp_path():
+    """A folder in memory where the machine has one: thousands of small files are written and removed."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
 def folders(tmp_path):
     overrides = ["launcher.kind=sagemaker", "launcher.emulate=true", f"seeds.tune={N_JOBS}", "seeds.confirm=0"]
     config = load_experiment("frozenlake", overrides=[*overrides, "budget.steps=1000"])
@@ -83,7 +93,7 @@ def follow(launcher, folders, *, until=lambda: False):
 
 def test_a_thousand_jobs_through_throttling_faults_and_an_interruption(clock, store, make_service, folders, tmp_path):
     settings, runs = folders
-    service = make_service(duration_s=1800.0, work=leave_a_result)
+    service = make_service(duration_s=900.0, work=leave_a_result)
     unreliable = Unreliable(service, random.Random(1), share=0.2)
     waits = []
 

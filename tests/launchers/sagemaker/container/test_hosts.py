@@ -42,6 +42,7 @@ def test_a_host_that_never_comes_is_named_and_nobody_waits_on(job, left_over, sp
     assert left_over() == ([], [])
 
 
+@pytest.mark.slow
 def test_a_stop_during_the_barrier_is_a_stop(job, left_over, spec_of):
     head = job.cluster(GROUPS, spec=spec_of())[HEAD].start()
     deadline = time.monotonic() + 60

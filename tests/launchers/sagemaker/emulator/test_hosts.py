@@ -137,7 +137,7 @@ def test_parallel_jobs_use_the_same_addresses_and_ports(make_emulator, needs_nam
     ],
 )
 def test_losing_a_host(make_emulator, needs_namespaces, trouble, reason):
-    emulator = make_emulator(isolation="namespaces", injections=(parse_injection(trouble),), linger_s=10, grace_s=1)
+    emulator = make_emulator(isolation="namespaces", injections=(parse_injection(trouble),), linger_s=1, grace_s=1)
     record = emulator.run(emulator.request(TALK, hosts=2))
     assert record["TrainingJobStatus"] == "Failed"
     assert record["FailureReason"] == f"AlgorithmError: {reason}, exit code: {record['FailureReason'][-3:].strip(': ')}"
