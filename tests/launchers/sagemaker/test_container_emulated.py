@@ -167,7 +167,7 @@ def test_an_exception_of_the_users_is_the_failure_reason(make_jobs, spec_of, bro
 
 
 def test_spot_interruption_resumes_to_the_same_bytes_and_a_model(make_jobs, spec_of, same_bytes, tmp_path):
-    jobs, spec = make_jobs(respawn_s=0.1), spec_of("budget.steps=100_000", "evaluation.marks=100")
+    jobs, spec = make_jobs(respawn_s=0.1), spec_of("budget.steps=60_000", "evaluation.marks=60")
     name = jobs.send(spec, spot={"max_wait_s": 90_000})
     jobs.until(name, "[metric] step=5000")
     jobs.emulator.interrupt(name)

@@ -14,6 +14,7 @@ from policylab.agents.bundle import load_bundle
 from policylab.aws.metrics import metric_regex
 from policylab.launchers.sagemaker.run_snapshot import restore_snapshot, save_snapshot
 
+SHORT = ("budget.steps=6000", "evaluation.marks=6")
 LONG = ("budget.steps=3_000_000", "evaluation.marks=3000")
 
 
@@ -29,7 +30,7 @@ def restored(job, files_of, tmp_path):
 
 
 def test_a_run_leaves_its_policy_its_state_and_its_metrics(job, left_over, spec_of, restored, uninterrupted, tmp_path):
-    spec = spec_of()
+    spec = spec_of(*SHORT)
     host = job.host(spec=spec).start()
     assert host.wait() == 0, host.text()
     assert host.failure() is None
@@ -77,11 +78,11 @@ def test_a_killed_machine_costs_what_was_not_saved_and_no_bit_more(job, spec_of,
 
 
 def test_a_longer_run_goes_on_from_the_checkpoints_of_a_shorter_one(job, spec_of, restored, uninterrupted):
-    spec = spec_of()
-    assert job.host("first", spec=spec.model_copy(update={"stop_at_steps": 10_000})).start().wait() == 0
+    spec = spec_of(*SHORT)
+    assert job.host("first", spec=spec.model_copy(update={"stop_at_steps": 2000})).start().wait() == 0
     second = job.host("second", spec=spec).start()
     assert second.wait() == 0, second.text()
-    assert "goes on after 10,000 steps" in second.text()
+    assert "goes on after 2,000 steps" in second.text()
     assert restored() == uninterrupted(spec)
 
 
@@ -159,7 +160,7 @@ def test_an_unknown_head_group_ends_the_job_at_once(job, spec_of):
 
 
 def test_a_model_that_cannot_be_written_fails_the_job_and_keeps_the_training(job, spec_of):
-    host = job.host(spec=spec_of())
+    host = job.host(spec=spec_of(*SHORT))
     (host.root / "model" / "foreign").write_text("")
     assert host.start().wait() == 2
     assert "holds 'foreign', which is no part of a bundle" in host.failure()
@@ -184,8 +185,8 @@ def test_a_training_job_of_a_tuning_job_trains_with_the_values_drawn_for_it(job,
     host = job.host(spec=spec_of())
     (host.root / "input/data/run/spec.json").unlink()
     (host.root / "input/data/run/experiment.yaml").write_text(
-        "{name: tuned, env: {id: FrozenLake-v1}, agent: {kind: q_learning}, budget: {steps: 1000}, seeds: {tune: 1},"
-        " search: {limits: {trials: 3}, space: {parameters: {"
+        "{name: tuned, env: {id: FrozenLake-v1}, agent: {kind: q_learning, execution: plain}, budget: {steps: 1000},"
+        " seeds: {tune: 1}, search: {limits: {trials: 3}, space: {parameters: {"
         "agent.learning_rate: {kind: continuous, low: 0.1, high: 1.0}}}}}"
     )
     drawn = {"agent.learning_rate": "0.25", "_tuning_objective_metric": "eval/return_mean", "sagemaker_program": "x.py"}
