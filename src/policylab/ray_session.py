@@ -9,6 +9,7 @@ Source: Ray 2.60, https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html. 
 | replaces the process's handler of SIGTERM by ``sys.exit`` | the handler that was there is put back |
 | writes ``~/.ray/auth_token``, after which clusters refuse who has no token | a token of this process's own |
 | all sessions share ``/tmp/ray``, whose owner is whoever came first | a folder of its own, removed at the end |
+| fails where the path of the temporary folder is long | the folder is in /tmp then |
 | tries for minutes to reach a cluster that is not there | one attempt to connect comes first |
 
 The processes of a local session end with the thread that started it, kill -9 included: start it in the main thread.
@@ -35,6 +36,9 @@ from policylab.extras import require
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Shared memory of a local session; weights and batches of a small machine fit, and memory is taken when used."""
+
+MAX_PLACE_BYTES = 107 - len("/ray-12345678/session_2026-11-26_16-08-45_483736_1234567/sockets/plasma_store.10")
+"""Longest path of a folder in which Ray can make its sockets, whose names Linux limits to 107 bytes."""
 
 CONNECT_S = 5.0
 HOST_PORT = re.compile(r"[^/]+:\d+")
@@ -90,7 +94,7 @@ def _log_notice(notice: Mapping[str, Any], ignore_prefix: bool = False) -> None:
 @contextlib.contextmanager
 def _local_cluster(ray: Any, **options: Any) -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    folder = tempfile.mkdtemp(prefix="ray-")
+    folder = ray_folder()
     try:
         try:
             with _same_sigterm_handler():
@@ -108,6 +112,12 @@ def _local_cluster(ray: Any, **options: Any) -> Iterator[None]:
         with _same_sigterm_handler():
             ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def ray_folder() -> str:
+    """Make a folder for Ray's files: in the temporary folder, or in /tmp where sockets have too long a path there."""
+    place = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="ray-", dir=place if len(os.fsencode(place)) <= MAX_PLACE_BYTES else "/tmp")
 
 
 @contextlib.contextmanager

@@ -13,11 +13,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from policylab.launchers.sagemaker.container.settings import ContainerSettings
+from policylab.ray_session import ray_folder
 
 UP = "Ray runtime started."
 STARTS = 3
@@ -90,7 +90,7 @@ class RayNode:
 
     def _start(self) -> None:
         self._starts += 1
-        self._folder = Path(tempfile.mkdtemp(prefix="ray-"))
+        self._folder = Path(ray_folder())
         self._output = self._folder / "output"
         command = [sys.executable, "-c", PROGRAM, "start", "--block", "--temp-dir", str(self._folder), *self._options]
         with self._output.open("wb") as output:

@@ -68,7 +68,7 @@ class JobRun:
         self._layout = layout
         self._events = events
         self._save_every_s = save_every_s
-        self._scratch = Path(tempfile.mkdtemp(prefix="run-"))  # short: paths of Ray's sockets begin with it
+        self._scratch = Path(tempfile.mkdtemp(prefix="run-"))
         self._folder = self._scratch / self.spec.path
         self._tracking = tracking
         self._follower: Any = None
