@@ -32,13 +32,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from policylab.config import Settings
 from policylab.errors import UserError
@@ -48,6 +49,10 @@ CAPTURED = "captured"
 CAPTURED_PARQUET = "captured-parquet"
 GROUND_TRUTH = "ground-truth"
 JSON_TYPE = "application/json"
+ROUNDING = 1e-5
+"""Of the logarithm of a probability of 1 in single precision."""
+MAX_REWARD = 1e150
+"""Squares of larger numbers are no numbers."""
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Source = Literal["policy", "fallback"]
@@ -102,6 +107,12 @@ class DecisionFacts(Settings):
         default=0, ge=0, description="decisions lost since the endpoint was started, of whichever variant"
     )
 
+    @model_validator(mode="after")
+    def _probable(self) -> Self:
+        if self.propensity_kind == "probability" and self.log_propensity > ROUNDING:
+            raise ValueError(f"log_propensity {self.log_propensity:g} is of no probability; it must be at most 0")
+        return self
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CapturedDecision:
@@ -115,6 +126,11 @@ class CapturedDecision:
     facts: DecisionFacts
 
     @property
+    def content(self) -> str:
+        """What was decided: the same in every copy of the line."""
+        return repr((self.observation, self.action, self.facts.log_propensity))
+
+    @property
     def reward_id(self) -> str:
         """The id under which a reward of this decision is reported: the inference id, else the decision id."""
         return self.inference_id or self.decision_id
@@ -126,6 +142,11 @@ class Reward:
 
     decision_id: str
     reward: float
+
+    @property
+    def usable(self) -> bool:
+        """Whether one can compute with it: it is a number within ±`MAX_REWARD`."""
+        return abs(self.reward) <= MAX_REWARD
 
 
 def captured_line(
@@ -150,6 +171,19 @@ def captured_line(
         "eventVersion": "0",
         "policylab": dict(facts),
     }
+
+
+def line_of(decision: CapturedDecision) -> bytes:
+    """Return the line of a decision that was read back, such as from Parquet."""
+    line = captured_line(
+        decision_id=decision.decision_id,
+        inference_id=decision.inference_id,
+        time_s=decision.time_utc.timestamp(),
+        observation=decision.observation,
+        action=decision.action,
+        facts=decision.facts.model_dump(mode="json"),
+    )
+    return json.dumps(line).encode() + b"\n"
 
 
 def _part(mode: str, value: Any) -> dict[str, str]:
@@ -201,10 +235,11 @@ def parse_captured(line: str | bytes) -> CapturedDecision:
     try:
         record = json.loads(line)
         metadata, data = record["eventMetadata"], record["captureData"]
+        time, inference_id = datetime.fromisoformat(metadata["inferenceTime"]), metadata.get("inferenceId")
         return CapturedDecision(
-            decision_id=metadata["eventId"],
-            inference_id=metadata.get("inferenceId"),
-            time_utc=datetime.fromisoformat(metadata["inferenceTime"]),
+            decision_id=_identifier(metadata["eventId"]),
+            inference_id=None if inference_id is None else _identifier(inference_id),
+            time_utc=time if time.tzinfo is not None else time.replace(tzinfo=UTC),
             observation=json.loads(data["endpointInput"]["data"]),
             action=json.loads(data["endpointOutput"]["data"]),
             facts=DecisionFacts.model_validate(record["policylab"]),
@@ -212,7 +247,7 @@ def parse_captured(line: str | bytes) -> CapturedDecision:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UserError(f"captured line: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"not a line of the capture format ({error!r:.80}): {line[:80]!r}") from error
 
 
@@ -224,9 +259,49 @@ def parse_reward(line: str | bytes) -> Reward:
     """
     try:
         record = json.loads(line)
-        return Reward(str(record["eventMetadata"]["eventId"]), float(record["groundTruthData"]["data"]))
-    except (ValueError, KeyError, TypeError) as error:
+        return Reward(_identifier(record["eventMetadata"]["eventId"]), float(record["groundTruthData"]["data"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"not a reward line ({error!r:.80}): {line[:80]!r}") from error
+
+
+def _identifier(value: Any) -> str:
+    """Return an id as text, whether it was written as text or as a whole number."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError(f"an id must be text, got {type(value).__name__}")
+    return str(value)
+
+
+class Copies:
+    """Tells the first line of a decision from copies of it, in files that were copied or sent twice."""
+
+    def __init__(self) -> None:
+        self._content: dict[str, int] = {}
+
+    def is_new(self, decision_id: str, content: str) -> bool:
+        """Return whether the decision was not there before.
+
+        Raises:
+            UserError: it was, with another content.
+        """
+        digest = hash(content)
+        known = self._content.get(decision_id)
+        self._content[decision_id] = digest
+        if known not in (None, digest):
+            raise UserError(
+                f"decision {decision_id[:60]!r} was captured twice with different contents; every decision needs an id "
+                "of its own, so remove one of the files"
+            )
+        return known is None
+
+
+def each_once(decisions: Iterable[CapturedDecision]) -> Iterator[CapturedDecision]:
+    """Yield every decision once, however often its line is there.
+
+    Raises:
+        UserError: two lines of one decision say different things.
+    """
+    copies = Copies()
+    yield from (one for one in decisions if copies.is_new(one.decision_id, one.content))
 
 
 def read_captured(folder: Path, *, endpoint: str, variant: str | None = None) -> Iterator[CapturedDecision]:
@@ -255,14 +330,40 @@ def read_rewards(folder: Path, *, endpoint: str) -> Iterator[Reward]:
     """Yield the rewards reported to an endpoint, in the order of their arrival.
 
     Raises:
-        UserError: a line is damaged; the message names file and line.
+        UserError: a line is damaged, the message names file and line; or a file is a copy of another.
     """
-    for file in sorted((folder / GROUND_TRUTH / endpoint).glob("*/*/*/*/*.jsonl")):
+    for file in reward_files(folder, endpoint=endpoint):
         for number, line in enumerate(complete_lines(file), start=1):
             try:
                 yield parse_reward(line)
             except UserError as error:
                 raise UserError(f"{file}:{number}: {error}") from error
+
+
+def reward_files(folder: Path, *, endpoint: str, since: str = "") -> list[Path]:
+    """Return the files of an endpoint's rewards, hour by hour.
+
+    Args:
+        folder: with ``ground-truth`` in it.
+        endpoint: its name.
+        since: name of the first hour, as `hour_folder` writes it.
+
+    Raises:
+        UserError: one is a copy of another, whose rewards would be added up twice.
+    """
+    found = sorted((folder / GROUND_TRUTH / endpoint).glob("*/*/*/*/*.jsonl"))
+    found = [file for file in found if "/".join(file.parts[-5:-1]) >= since]
+    alike: dict[tuple[Path, int], list[Path]] = {}
+    for file in found:
+        if size := file.stat().st_size:
+            alike.setdefault((file.parent, size), []).append(file)
+    for files in alike.values():
+        contents: dict[bytes, Path] = {}
+        for file in files if len(files) > 1 else []:
+            other = contents.setdefault(hashlib.sha256(file.read_bytes()).digest(), file)
+            if other is not file:
+                raise UserError(f"{file} is a copy of {other.name}, so that its rewards would count twice; remove it")
+    return found
 
 
 def complete_lines(file: Path) -> Iterator[bytes]:

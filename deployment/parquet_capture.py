@@ -14,7 +14,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,18 +103,33 @@ class ParquetFiles:
             raise
 
 
-def read_parquet(folder: Path, *, endpoint: str, variant: str | None = None) -> Iterator[CapturedDecision]:
+def read_parquet(
+    folder: Path, *, endpoint: str, variant: str | None = None, hours: Collection[str] | None = None
+) -> Iterator[CapturedDecision]:
     """Yield the decisions of an endpoint, or one variant of it, hour by hour.
+
+    Args:
+        folder: with ``captured-parquet`` in it.
+        endpoint: its name.
+        variant: None takes all.
+        hours: open files of these alone, as `capture_format.hour_folder` names them; None takes all.
 
     Raises:
         UserError: a file is damaged.
     """
     place = folder / CAPTURED_PARQUET / endpoint
     for file in sorted(place.glob("policy_version=*/date=*/hour=*/[!.]*.parquet"), key=lambda path: path.parts[-3:]):
-        yield from (one for one in _rows_of(file) if variant in (None, one.facts.variant))
+        date, hour = (part.partition("=")[2] for part in file.parts[-3:-1])
+        if hours is None or f"{date.replace('-', '/')}/{hour}" in hours:
+            yield from (one for one in decisions_of(file) if variant in (None, one.facts.variant))
 
 
-def _rows_of(file: Path) -> list[CapturedDecision]:
+def decisions_of(file: Path) -> list[CapturedDecision]:
+    """Return the decisions in one file.
+
+    Raises:
+        UserError: it is damaged.
+    """
     pa = require("pyarrow", extra="monitor")
     import pyarrow.parquet as pq
 

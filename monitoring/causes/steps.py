@@ -14,7 +14,7 @@ from policylab.agents.transitions import read_transitions
 from policylab.errors import UserError
 from policylab.extras import require
 from policylab.monitoring.ope.captured_log import CaptureQuery, read_captured_log
-from policylab.monitoring.ope.log import Log
+from policylab.monitoring.ope.log import Log, check_rewards
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ def read_steps(path: Path, *, bundle: Bundle | None = None) -> Steps:
         bundle: a policy of the task, whose spaces captured observations and actions belong to.
 
     Raises:
-        UserError: it is missing, damaged, or no recording; or a folder without a bundle.
+        UserError: it is missing, damaged, or no recording; a reward is beyond all sense; or a folder without a bundle.
         MissingExtraError: pyarrow is not installed.
     """
     if path.is_dir():
@@ -83,7 +83,9 @@ def read_steps(path: Path, *, bundle: Bundle | None = None) -> Steps:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path} cannot be read as Parquet ({reason}); record it with `policylab record`") from error
     also = ("log_propensity",) if "log_propensity" in names else ()
-    return steps_of(dict(read_transitions(path, also=also).columns))
+    columns = dict(read_transitions(path, also=also).columns)
+    check_rewards(columns["reward"], source=str(path))
+    return steps_of(columns)
 
 
 def of_log(log: Log) -> Steps:

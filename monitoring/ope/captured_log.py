@@ -3,13 +3,15 @@
 A decision that belongs to an episode is a step of it; one that does not is an episode of its own, as in a contextual
 bandit. Capture does not say how an episode ends: each is taken to end with its last captured decision. Decisions that a
 client aimed at a variant were not drawn and are left out; a decision that is there twice counts once. Rewards come
-late, in any order, several for one decision (they add up), or never: what that means must be said.
+late, in any order, several for one decision (they add up), or never: what that means must be said. A reward that is no
+number within ±1e150 counts as not arrived.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,19 @@ from numpy.typing import NDArray
 from policylab.agents.bundle import Bundle
 from policylab.agents.space_json import value_from_json
 from policylab.agents.transitions import stored
-from policylab.deployment.capture_format import CAPTURED, CapturedDecision, read_captured, read_rewards
+from policylab.deployment.capture_format import (
+    CAPTURED,
+    CAPTURED_PARQUET,
+    CapturedDecision,
+    Reward,
+    each_once,
+    read_captured,
+    read_rewards,
+)
 from policylab.errors import UserError
 from policylab.monitoring.ope.log import Log, assembled
+
+NO_NUMBER = "rewards that are no usable number"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,23 +66,28 @@ def read_captured_log(folder: Path, bundle: Bundle, *, query: CaptureQuery | Non
     """
     asked = query or CaptureQuery()
     endpoint = asked.endpoint or only_endpoint(folder)
-    decisions: dict[str, CapturedDecision] = {}
-    n_aimed = 0
-    for decision in read_captured(folder, endpoint=endpoint, variant=asked.variant):
-        if decision.facts.assignment == "target":
-            n_aimed += 1
-        else:
-            decisions.setdefault(decision.decision_id, decision)
+    captured = list(each_once(read_captured(folder, endpoint=endpoint, variant=asked.variant)))
+    decisions = [decision for decision in captured if decision.facts.assignment != "target"]
     if not decisions:
         raise UserError(f"{folder} holds no decisions of endpoint '{endpoint}' whose variant was drawn")
-    rewards: dict[str, float] = defaultdict(float)
-    for reward in read_rewards(folder, endpoint=endpoint):
-        rewards[reward.decision_id] += reward.reward
-    in_time = sorted(decisions.values(), key=lambda decision: decision.time_utc)
-    columns = _columns(in_time, rewards, bundle=bundle, missing_reward=asked.missing_reward)
+    rewards, n_infinite = earned(read_rewards(folder, endpoint=endpoint))
+    decisions.sort(key=lambda decision: decision.time_utc)
+    columns = _columns(decisions, rewards, bundle=bundle, missing_reward=asked.missing_reward)
     log = assembled(columns, source=str(folder))
-    aimed = {"aimed at a variant by the client": n_aimed} if n_aimed else {}
-    return dataclasses.replace(log, left_out={**log.left_out, **aimed})
+    also = {"aimed at a variant by the client": len(captured) - len(decisions), NO_NUMBER: n_infinite}
+    return dataclasses.replace(log, left_out={**log.left_out, **{reason: n for reason, n in also.items() if n}})
+
+
+def earned(rewards: Iterable[Reward]) -> tuple[dict[str, float], int]:
+    """Return what each id earned, and how many rewards are no usable number: those count as not arrived."""
+    found: dict[str, float] = defaultdict(float)
+    n_unusable = 0
+    for one in rewards:
+        if one.usable:
+            found[one.decision_id] += one.reward
+        else:
+            n_unusable += 1
+    return found, n_unusable
 
 
 def only_endpoint(folder: Path) -> str:
@@ -79,7 +96,8 @@ def only_endpoint(folder: Path) -> str:
     Raises:
         UserError: it holds none or several.
     """
-    found = sorted(path.name for path in (folder / CAPTURED).glob("*") if path.is_dir())
+    kinds = (CAPTURED, CAPTURED_PARQUET)
+    found = sorted({path.name for kind in kinds for path in (folder / kind).glob("*") if path.is_dir()})
     if len(found) == 1:
         return found[0]
     shown = ", ".join(found) or "none"

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policylab.agents.transitions import read_transitions
+from policylab.deployment.capture_format import MAX_REWARD
 from policylab.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -100,6 +101,18 @@ def read_log(path: Path) -> Log:
     return assembled(columns, source=str(path))
 
 
+def check_rewards(reward: NDArray[Any], *, source: str) -> None:
+    """Check that one can compute with rewards, shape (N,).
+
+    Raises:
+        UserError: one is no number within ±`MAX_REWARD`.
+    """
+    beyond = np.flatnonzero(~(np.abs(reward) <= MAX_REWARD))  # NaN compares as false
+    if beyond.size:
+        value = float(reward[beyond[0]])
+        raise UserError(f"{source}: rewards must be numbers within ±{MAX_REWARD:g}, got {value:g}; record it again")
+
+
 def assembled(columns: Mapping[str, NDArray[Any]], *, source: str) -> Log:
     """Return the log in ``columns``: those of `Log`, with ``episode_id`` and ``t`` in place of ``starts``.
 
@@ -111,6 +124,7 @@ def assembled(columns: Mapping[str, NDArray[Any]], *, source: str) -> Log:
     """
     if not np.isfinite(columns["log_propensity"]).all():
         raise UserError(f"{source}: every action needs a propensity above 0; it was drawn, so it had one")
+    check_rewards(columns["reward"], source=source)
     order = np.lexsort((columns["t"], columns["episode_id"]))
     episode, t = columns["episode_id"][order], columns["t"][order]
     again = np.zeros(len(order), dtype=np.bool_)

@@ -16,10 +16,12 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from policylab.config import Settings, read, validate
-from policylab.errors import ConfigError, did_you_mean
+from pydantic import Field
+
+from policylab.config import Document, Settings, read, validate
+from policylab.errors import ConfigError, UserError, did_you_mean
 from policylab.files import read_json
 from policylab.monitoring.outcomes.means import Metric
 from policylab.monitoring.outcomes.measures import Measured
@@ -84,19 +86,53 @@ def read_outcome_constraints(path: Path) -> OutcomeConstraints:
     return found
 
 
+class MetricLeaf(Settings):
+    """A metric of a baseline, as SageMaker writes it, with the number of independent episodes it is worth."""
+
+    value: float
+    standard_deviation: float | Literal["NaN"]
+    effective_count: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @property
+    def deviation(self) -> float | None:
+        """None where it is not known."""
+        return None if isinstance(self.standard_deviation, str) else self.standard_deviation
+
+
+class BaselineStatistics(Settings):
+    """What is read of the ``statistics.json`` of a baseline."""
+
+    policy_metrics: dict[str, MetricLeaf] = Field(default_factory=dict)
+
+
+def read_statistics(path: Path) -> dict[str, MetricLeaf]:
+    """Return the metrics of a baseline by name, of its ``statistics.json``.
+
+    Raises:
+        UserError: it is missing.
+        ConfigError: every finding about its content, one per line.
+        RunDirectoryError: it is no JSON.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist; make the baseline with `policylab monitor quality`")
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold an object with 'policy_metrics'; restore it from a copy")
+    metrics = {name: value for name, value in content.items() if name == "policy_metrics"}
+    return validate(BaselineStatistics, Document(metrics, {}, source=str(path))).policy_metrics
+
+
 def read_spreads(path: Path) -> dict[str, float]:
     """Return how much single episodes scattered in a baseline, by metric, of its ``statistics.json``; {} without one.
 
     Raises:
-        RunDirectoryError: it is damaged.
+        PolicylabError: as `read_statistics`, unless it is missing.
     """
-    if not path.exists():
-        return {}
-    metrics = read_json(path).get("policy_metrics", {})
+    leaves = read_statistics(path) if path.exists() else {}
     return {
-        name: leaf["standard_deviation"] * math.sqrt(leaf["effective_count"])
-        for name, leaf in metrics.items()
-        if isinstance(leaf.get("standard_deviation"), float) and "effective_count" in leaf
+        name: leaf.deviation * math.sqrt(leaf.effective_count)
+        for name, leaf in leaves.items()
+        if leaf.deviation is not None and leaf.effective_count
     }
 
 

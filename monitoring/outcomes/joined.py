@@ -2,7 +2,7 @@
 
 The join is by inference id where the client gave one, else by decision (event) id, as Amazon SageMaker merges ground
 truth. Rewards of a decision add up. A decision whose reward has not arrived has none: it is not 0, unless that is said.
-A reward that is no finite number counts as not arrived.
+A reward that is no number within ±1e150 counts as not arrived.
 
 | symbol | field | shape |
 |---|---|---|
@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from policylab.agents.bundle import Bundle
 from policylab.agents.space_json import value_from_json
 from policylab.agents.transitions import stored
-from policylab.deployment.capture_format import CapturedDecision, Reward, read_captured, read_rewards
+from policylab.deployment.capture_format import CapturedDecision, each_once, read_captured, read_rewards
 from policylab.errors import UserError
 from policylab.monitoring.causes.steps import read_steps
-from policylab.monitoring.ope.captured_log import only_endpoint
+from policylab.monitoring.ope.captured_log import NO_NUMBER, earned, only_endpoint
 from policylab.monitoring.outcomes.period import Period
 
 Floats = NDArray[np.float64]
@@ -116,28 +116,28 @@ def read_outcomes(path: Path, *, bundle: Bundle | None = None, query: OutcomeQue
 
 def _captured(folder: Path, bundle: Bundle | None, *, query: OutcomeQuery) -> Outcomes:
     endpoint = query.endpoint or only_endpoint(folder)
-    episodes: dict[str, dict[str, CapturedDecision]] = defaultdict(dict)
-    for decision in read_captured(folder, endpoint=endpoint, variant=query.variant):
-        episodes[_episode(decision)].setdefault(decision.decision_id, decision)
+    episodes: dict[str, list[CapturedDecision]] = defaultdict(list)
+    for decision in each_once(read_captured(folder, endpoint=endpoint, variant=query.variant)):
+        episodes[_episode(decision)].append(decision)
     left_out: Counter[str] = Counter()
     kept: list[list[CapturedDecision]] = []
     known: set[str] = set()
     for steps in episodes.values():
-        known.update(one.reward_id for one in steps.values())
-        made = sorted(steps.values(), key=lambda one: (one.facts.step or 0, one.time_utc))
+        known.update(one.reward_id for one in steps)
+        made = sorted(steps, key=lambda one: (one.facts.step or 0, one.time_utc))
         reason = query.period.place(min(one.time_utc for one in made)) or _gap(made)
         if reason is None:
             kept.append(made)
         else:
             left_out[reason] += len(made)
-    earned, n_infinite = _earned(read_rewards(folder, endpoint=endpoint))
-    if n_infinite:
-        left_out["rewards that are no finite number"] = n_infinite
+    rewarded, n_unusable = earned(read_rewards(folder, endpoint=endpoint))
+    if n_unusable:
+        left_out[NO_NUMBER] = n_unusable
     default = math.nan if query.missing_reward is None else query.missing_reward
     kept.sort(key=lambda made: (min(one.time_utc for one in made), made[0].decision_id))
-    rewards = [earned.get(one.reward_id, default) for made in kept for one in made]
+    rewards = [rewarded.get(one.reward_id, default) for made in kept for one in made]
     found = _assembled(kept, bundle, rewards=np.array(rewards, dtype=np.float64))
-    n_unmatched = len(set(earned) - known) if query.variant is None else 0
+    n_unmatched = len(set(rewarded) - known) if query.variant is None else 0
     return dataclasses.replace(found, left_out=dict(left_out), n_unmatched=n_unmatched)
 
 
@@ -146,17 +146,6 @@ def _gap(made: list[CapturedDecision]) -> str | None:
     steps = [one.facts.step for one in made]
     whole = made[0].facts.episode is None or None in steps or steps == list(range(len(steps)))
     return None if whole else "of episodes whose steps are not all there"
-
-
-def _earned(rewards: Iterable[Reward]) -> tuple[dict[str, float], int]:
-    found: dict[str, float] = defaultdict(float)
-    n_infinite = 0
-    for one in rewards:
-        if math.isfinite(one.reward):
-            found[one.decision_id] += one.reward
-        else:
-            n_infinite += 1
-    return found, n_infinite
 
 
 def _episode(decision: CapturedDecision) -> str:

@@ -40,6 +40,17 @@ def captured_row(line: Mapping[str, Any]) -> dict[str, Any] | None:
         raise ValueError(f"a captured line without {error}") from error
 
 
+def captured_id(line: Mapping[str, Any]) -> str | None:
+    """Return the id of a captured decision; None of any other line, and where there is none.
+
+    >>> captured_id({"captureData": {}, "eventMetadata": {"eventId": "a"}})
+    'a'
+    """
+    metadata = line.get("eventMetadata")
+    found = metadata.get("eventId") if "captureData" in line and isinstance(metadata, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
 def _decoded(part: Mapping[str, Any]) -> Any:
     data, encoding = part["data"], part["encoding"]
     if encoding == "JSON":

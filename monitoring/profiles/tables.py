@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from policylab.deployment.capture_format import CAPTURED, CAPTURED_PARQUET, Copies
+from policylab.deployment.parquet_capture import decisions_of
 from policylab.errors import UserError
 from policylab.extras import require
-from policylab.monitoring.profiles.captured import captured_row
+from policylab.monitoring.profiles.captured import captured_id, captured_row
 from policylab.monitoring.profiles.cells import Cells, encodable, of_arrow, of_numbers, of_text, of_values
 
 ROWS = 131_072
@@ -27,7 +29,7 @@ BOOKKEEPING = frozenset(
      "timestamp"}
 )  # fmt: skip
 """Columns of `policylab record` that say nothing about what a policy meets or does."""
-CAPTURED = "captured"
+CAPTURED_COLUMNS = {"decision_id", "observation", "action", "propensity", "policy_version"}
 SUFFIXES = {".parquet", ".csv", ".jsonl", ".json"}
 
 Chunk = dict[str, Cells]
@@ -44,10 +46,12 @@ def chunks(path: Path, *, columns: tuple[str, ...] = ()) -> Iterator[Chunk]:
         UserError: there is no such file, its kind is unknown, it is damaged, or lacks a column.
         MissingExtraError: pyarrow or pandas is not installed.
     """
-    files = files_of(path)
-    for file in files:
+    copies, hour = Copies(), None
+    for file in files_of(path):
+        if file.parent != hour:
+            copies, hour = Copies(), file.parent  # copies of captured lines are of the same hour
         try:
-            yield from _READERS[file.suffix](file, columns)
+            yield from _READERS[file.suffix](file, columns, copies=copies)
         except OSError as error:  # arrow's own errors of damaged files are of this kind too
             raise UserError(f"{file} cannot be read ({_reason(error)}); copy it again") from error
         except require("pyarrow", extra="monitor").ArrowException as error:
@@ -57,16 +61,17 @@ def chunks(path: Path, *, columns: tuple[str, ...] = ()) -> Iterator[Chunk]:
 def files_of(path: Path) -> list[Path]:
     """Return the file, or the files of a folder and all folders in it, in the order of their names.
 
-    Of an endpoint's capture folder, the decisions.
+    Of an endpoint's capture folder, the decisions; beside them are rewards, in rows of their own.
 
     Raises:
         UserError: there is none that can be read.
     """
     if path.is_dir():
-        path = path / CAPTURED if (path / CAPTURED).is_dir() else path  # beside it are rewards, in rows of their own
+        places = [path / kind for kind in (CAPTURED, CAPTURED_PARQUET) if (path / kind).is_dir()] or [path]
         found = sorted(
             file
-            for file in path.rglob("*")
+            for place in places
+            for file in place.rglob("*")
             if file.suffix in SUFFIXES and file.is_file() and not file.name.startswith(".")
         )
         if found:
@@ -79,9 +84,12 @@ def files_of(path: Path) -> list[Path]:
     return [path]
 
 
-def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Chunk]:
+def _parquet(path: Path, columns: tuple[str, ...], *, copies: Copies) -> Iterator[Chunk]:
     parquet = require("pyarrow.parquet", extra="monitor")
     file = parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)  # else a row group is read as a whole
+    if set(file.schema_arrow.names) >= CAPTURED_COLUMNS:
+        yield from _captured_parquet(path, columns, copies=copies)
+        return
     recorded = b"policylab" in (file.schema_arrow.metadata or {})
     names = _chosen(file.schema_arrow.names, columns, skipped=BOOKKEEPING if recorded else frozenset(), path=path)
     for batch in file.iter_batches(batch_size=ROWS, columns=names, use_threads=False):
@@ -89,6 +97,15 @@ def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Chunk]:
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             found |= _flattened(name, column, named=name in columns, path=path)
         yield found
+
+
+def _captured_parquet(path: Path, columns: tuple[str, ...], *, copies: Copies) -> Iterator[Chunk]:
+    found = [one for one in decisions_of(path) if copies.is_new(one.decision_id, one.content)]
+    rows = [
+        _flat({"observation": one.observation, "action": one.action, "propensity": one.facts.propensity})
+        for one in found
+    ]
+    yield from _chunk(rows, columns)
 
 
 def _flattened(name: str, column: Any, *, named: bool, path: Path) -> Chunk:
@@ -106,7 +123,7 @@ def _flattened(name: str, column: Any, *, named: bool, path: Path) -> Chunk:
         raise UserError(f"{path}: column '{name}' is {error}; give columns of numbers, booleans or text") from error
 
 
-def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[Chunk]:
+def _csv(path: Path, columns: tuple[str, ...], **_: Copies) -> Iterator[Chunk]:
     csv = require("pyarrow.csv", extra="monitor")
     pa = require("pyarrow", extra="monitor")
     with path.open("rb") as file:
@@ -126,14 +143,18 @@ def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[Chunk]:
             yield {name: of_text(batch.column(i)) for i, name in enumerate(batch.schema.names)}
 
 
-def _json_lines(path: Path, columns: tuple[str, ...]) -> Iterator[Chunk]:
+def _json_lines(path: Path, columns: tuple[str, ...], *, copies: Copies) -> Iterator[Chunk]:
     numbered = enumerate(_lines(path), start=1)
     while piece := list(itertools.islice(numbered, LINES)):
-        rows = [row for number, line in piece if (row := _object(line, place=f"{path}:{number}")) is not None]
-        names = dict.fromkeys(name for row in rows for name in row)
-        wanted = [name for name in names if not columns or name in columns or name.rpartition("_")[0] in columns]
-        if rows:
-            yield {name: of_values([row.get(name) for row in rows]) for name in wanted}
+        found = (_object(line, place=f"{path}:{number}", copies=copies) for number, line in piece)
+        yield from _chunk([row for row in found if row is not None], columns)
+
+
+def _chunk(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> Iterator[Chunk]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    wanted = [name for name in names if not columns or name in columns or name.rpartition("_")[0] in columns]
+    if rows:
+        yield {name: of_values([row.get(name) for row in rows]) for name in wanted}
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -144,15 +165,18 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
-def _object(line: bytes, *, place: str) -> dict[str, Any] | None:
-    """Return one line as a flat object; None for an empty line or a last one that is still being written."""
+def _object(line: bytes, *, place: str, copies: Copies) -> dict[str, Any] | None:
+    """Return one line as a flat object; None for an empty line, a copy, or a last one that is still being written."""
     if not line.strip():
         return None
     try:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise ValueError("no object")
-        return _flat(captured_row(row) or row)
+        captured = captured_row(row)
+        if captured is not None and (decision_id := captured_id(row)) is not None:
+            return _flat(captured) if copies.is_new(decision_id, repr(captured)) else None
+        return _flat(captured or row)
     except (ValueError, RecursionError) as error:
         if not line.endswith(b"\n"):
             return None

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from policylab.agents.bundle import Bundle, load_bundle
-from policylab.errors import PolicylabError, UserError
-from policylab.files import read_json
+from policylab.errors import PolicylabError
 from policylab.monitoring.alarms.measurement import Measurement, of_causes, of_data, of_quality
 from policylab.monitoring.causes.analysis import MIN_STEPS, DriftSettings, diagnose
 from policylab.monitoring.causes.steps import read_steps
@@ -19,12 +18,12 @@ from policylab.monitoring.ope.captured_log import only_endpoint
 from policylab.monitoring.outcomes import constraints, report
 from policylab.monitoring.outcomes.joined import OutcomeQuery, read_outcomes
 from policylab.monitoring.outcomes.measures import measure
-from policylab.monitoring.outcomes.period import Period, offset
+from policylab.monitoring.outcomes.period import offset
 from policylab.monitoring.profiles.profile import Profile, profile_of
 from policylab.monitoring.quality import report as data_report
 from policylab.monitoring.quality.check import check
 from policylab.monitoring.quality.constraints import read_constraints
-from policylab.monitoring.schedule.cut import cut
+from policylab.monitoring.schedule.cut import Part, cut
 from policylab.monitoring.schedule.monitor_file import Check, DataCheck, MonitorConfig, QualityCheckSettings
 
 logger = logging.getLogger(__name__)
@@ -58,19 +57,26 @@ def run_checks(config: MonitorConfig, *, start: datetime, end: datetime) -> list
     endpoint = endpoint_of(config)
     found = []
     for one in config.checks:
-        late = offset(one.late) if isinstance(one, QualityCheckSettings) else offset("PT0S")
+        late = offset("PT0S") if isinstance(one, DataCheck) else offset(one.late)
+        over = None if isinstance(one, DataCheck) else end
+        part = Part(endpoint, config.variant, start - late, end - late, over=over)
         with tempfile.TemporaryDirectory(prefix="policylab-window-") as folder:
             try:
-                period = Period(start - late, end - late)
-                n = cut(config.data, Path(folder), endpoint=endpoint, variant=config.variant, period=period)
-                found.append(
-                    _run(one, Path(folder), bundle=bundle) if n else CheckResult(one.kind, "no data", "", (), {})
-                )
+                n, n_unfinished = cut(config.data, Path(folder), part=part)
+                result = _run(one, Path(folder), bundle=bundle) if n else CheckResult(one.kind, "no data", "", (), {})
+                found.append(_with_note(result, n_unfinished))
             except PolicylabError as error:
                 logger.warning("the check %s failed: %s", one.kind, error)
                 failed = Measurement(f"{one.kind}.failed", 1.0, None, True, str(error))
                 found.append(CheckResult(one.kind, "failed", str(error), (failed,), {}))
     return found
+
+
+def _with_note(result: CheckResult, n_unfinished: int) -> CheckResult:
+    if not n_unfinished:
+        return result
+    note = f"{n_unfinished:,} episodes that still went on are left out; raise `late` to the time that an episode takes"
+    return dataclasses.replace(result, text=f"{result.text}; {note}" if result.text else note)
 
 
 def endpoint_of(config: MonitorConfig) -> str:
@@ -111,17 +117,8 @@ def _quality(settings: QualityCheckSettings, window: Path, *, bundle: Bundle | N
     query = OutcomeQuery(missing_reward=settings.missing_reward)
     found = measure(read_outcomes(window, bundle=bundle, query=query), bundle=bundle, settings=settings)
     broken = constraints.violations(found, limits, spreads=constraints.read_spreads(statistics))
-    measured = tuple(of_quality(found, broken, baseline=_baseline(statistics)))
+    leaves = constraints.read_statistics(statistics)
+    usual = {name: (leaf.value, leaf.deviation) for name, leaf in leaves.items() if leaf.deviation is not None}
+    measured = tuple(of_quality(found, broken, baseline=usual))
     text = f"{found.n_decisions:,} decisions in {found.n_episodes:,} episodes"
     return CheckResult("quality", report.status(found, broken), text, measured, report.as_document(found, broken))
-
-
-def _baseline(path: Path) -> dict[str, tuple[float, float]]:
-    if not path.exists():
-        raise UserError(f"{path} does not exist; make the baseline with `policylab monitor quality`")
-    metrics = read_json(path).get("policy_metrics", {})
-    return {
-        name: (leaf["value"], leaf["standard_deviation"])
-        for name, leaf in metrics.items()
-        if isinstance(leaf["standard_deviation"], float)
-    }

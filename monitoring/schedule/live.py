@@ -9,7 +9,6 @@ values on average.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from datetime import datetime
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from policylab.agents.bundle import Bundle
 from policylab.agents.space_json import value_from_json
 from policylab.agents.transitions import stored
-from policylab.deployment.capture_format import CapturedDecision, Reward, read_captured, read_rewards
+from policylab.deployment.capture_format import MAX_REWARD, CapturedDecision, Reward, read_captured, read_rewards
 from policylab.errors import UserError
 from policylab.monitoring.alarms.measurement import Measurement
 from policylab.monitoring.sequential.cusum import HALF_SHIFT, limit_for
@@ -33,6 +32,8 @@ from policylab.seeding import generator
 Floats = NDArray[np.float64]
 N_RECENT = 20
 """Batches whose mean is told."""
+LATEST, LATEST_NUMBERS = 200_000, 4_000_000
+"""Decisions and rewards of the baseline that are kept, the latest; of wide observations only so many numbers."""
 MAX_PENDING = 100_000
 """Decisions whose reward may still come; the oldest are forgotten."""
 
@@ -128,16 +129,10 @@ class LiveWatch:
         self._alarmed: set[str] = set()
         self._bundle = bundle
         self._made: OrderedDict[str, datetime] = OrderedDict()
+        self._seen: OrderedDict[str, None] = OrderedDict()
         self._early: OrderedDict[str, list[float]] = OrderedDict()
-        decisions = sorted(read_captured(baseline, endpoint=endpoint), key=lambda one: one.time_utc)
-        columns: dict[str, list[float]] = {}
-        for one in decisions:
-            for name, value in self._values(one):
-                columns.setdefault(name, []).append(value)
-        earned = [one.reward for one in read_rewards(baseline, endpoint=endpoint) if math.isfinite(one.reward)]
-        if earned:
-            columns["reward"] = earned
-        references = {name: _reference(np.array(values), name=name) for name, values in columns.items()}
+        columns = self._columns(baseline, endpoint=endpoint)
+        references = {name: _reference(values, name=name) for name, values in columns.items() if len(values)}
         usable = {name: one for name, one in references.items() if one is not None}
         if not usable:
             raise UserError(f"{baseline}: all columns of the baseline are constant; there is nothing to watch")
@@ -152,8 +147,27 @@ class LiveWatch:
             for name, one in usable.items()
         }
 
+    def _columns(self, baseline: Path, *, endpoint: str) -> dict[str, Floats]:
+        """Return the latest values of each column in the order of time; older ones are not kept."""
+        latest: deque[tuple[datetime, Floats]] = deque()
+        names: tuple[str, ...] = ()
+        for one in read_captured(baseline, endpoint=endpoint):  # hour by hour, within one in any order
+            names, values = zip(*self._values(one), strict=True)
+            latest.append((one.time_utc, np.array(values)))
+            if len(latest) > min(LATEST, max(1, LATEST_NUMBERS // len(names))):
+                latest.popleft()
+        table = np.array([values for _, values in sorted(latest, key=lambda one: one[0])]).reshape(-1, len(names))
+        rewards = deque((one.reward for one in read_rewards(baseline, endpoint=endpoint)), maxlen=LATEST)
+        columns = {**{name: table[:, i] for i, name in enumerate(names)}, "reward": np.array(rewards)}
+        return {name: values[np.abs(values) <= MAX_REWARD] for name, values in columns.items()}
+
     def decided(self, decision: CapturedDecision) -> list[Measurement]:
-        """Take a decision, with the rewards that were read before it; return the alarms it makes."""
+        """Take a decision, with the rewards that were read before it; return the alarms it makes. A copy makes none."""
+        if decision.decision_id in self._seen:
+            return []
+        self._seen[decision.decision_id] = None
+        if len(self._seen) > MAX_PENDING:
+            self._seen.popitem(last=False)
         self._made[decision.reward_id] = decision.time_utc
         if len(self._made) > MAX_PENDING:
             self._made.popitem(last=False)
@@ -179,7 +193,7 @@ class LiveWatch:
         alarms = []
         for name, value in values:
             detector = self.detectors.get(name)
-            if detector is None or not math.isfinite(value) or not detector.observe(value, time_utc):
+            if detector is None or not abs(value) <= MAX_REWARD or not detector.observe(value, time_utc):
                 continue
             if name not in self._alarmed:
                 mean = detector.usual if detector.mean is None else detector.mean

@@ -58,24 +58,30 @@ class DataCheck(Settings):
     false_alarm_rate: Rate = Field(default=0.003, description="of the whole check, without any drift")
 
 
+Late = Annotated[
+    str,
+    _as_value_error(offset),
+    Field(description="how long episodes and their rewards take, such as PT1H; windows so much older are looked at"),
+]
+
+
 class QualityCheckSettings(OutcomeSettings):
-    """`policylab monitor quality` of an earlier window, whose rewards have had time to arrive."""
+    """`policylab monitor quality` of the episodes that began in a window, when they have had time to end."""
 
     kind: Literal["quality"]
     baseline: Path = Field(description="folder of `policylab monitor quality`, relative to the monitor file")
-    late: Annotated[str, _as_value_error(offset)] = Field(
-        default="PT0S", description="how long rewards take, such as PT1H; decisions so much older are looked at"
-    )
+    late: Late = "PT0S"
     missing_reward: float | None = Field(
         default=None, description="what a decision earned for which no reward was reported; default: unknown"
     )
 
 
 class CauseCheck(Settings):
-    """`policylab monitor causes` of a window's episodes."""
+    """`policylab monitor causes` of the episodes that began in a window."""
 
     kind: Literal["causes"]
     baseline: Path = Field(description="recording, or captured traffic of another time, relative to the monitor file")
+    late: Late = "PT0S"
     false_alarm_rate: Rate = Field(default=0.003, description="of all layers, without any drift")
 
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from policylab.errors import RunDirectoryError
 from policylab.files import locked, read_json, write_atomic
 from policylab.monitoring.alarms.alarm import Verdict
 from policylab.monitoring.alarms.dispatch import dispatch, raised
@@ -26,6 +27,8 @@ from policylab.monitoring.schedule.monitor_file import MonitorConfig
 WINDOWS, BEGAN, LOCK = "windows", "began.json", ".lock"
 LOOK_S = 1.0
 _STAMP = "%Y%m%dT%H%M%SZ"
+_PARTS = {"monitor": str, "start_utc": str, "end_utc": str, "measurements": list, "alarms": list, "checks": list,
+          "done": list}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,7 +86,21 @@ def _check_document(result: CheckResult) -> dict[str, Any]:
 
 def _alarms_before(config: MonitorConfig, window: Window) -> set[str]:
     earlier = [path for path in done_windows(config.out) if path.stem < window.name]
-    return {one["alarm"] for one in read_json(earlier[-1])["alarms"]} if earlier else set()
+    return {one["alarm"] for one in read_window(earlier[-1])["alarms"]} if earlier else set()
+
+
+def read_window(path: Path) -> dict[str, Any]:
+    """Return what was found in a window.
+
+    Raises:
+        RunDirectoryError: the file is damaged.
+    """
+    content = read_json(path)
+    whole = isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in _PARTS.items())
+    if not whole:
+        raise RunDirectoryError(f"{path} holds no window; remove it, and the schedule checks the window again")
+    found: dict[str, Any] = content
+    return found
 
 
 def done_windows(out: Path) -> list[Path]:

@@ -9,9 +9,8 @@ from typing import Any
 from policylab.errors import UserError
 from policylab.experiments.report.parts import block, figure
 from policylab.experiments.report.text import counted, escaped, minute, number, table
-from policylab.files import read_json
 from policylab.monitoring.page import page
-from policylab.monitoring.schedule.scheduler import done_windows
+from policylab.monitoring.schedule.scheduler import done_windows, read_window
 
 MAX_SHOWN, MAX_COURSES = 200, 24
 LEAST_WINDOWS = 3
@@ -25,8 +24,9 @@ def read_windows(out: Path) -> list[dict[str, Any]]:
 
     Raises:
         UserError: there is none.
+        RunDirectoryError: a file is damaged.
     """
-    found = [read_json(path) for path in done_windows(out)]
+    found = [read_window(path) for path in done_windows(out)]
     if not found:
         raise UserError(f"{out} holds no window; run `policylab monitor schedule` first")
     return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from policylab.deployment.capture_format import (
     CAPTURED,
+    CAPTURED_PARQUET,
     GROUND_TRUTH,
     CapturedDecision,
     Reward,
@@ -14,6 +16,8 @@ from policylab.deployment.capture_format import (
     parse_reward,
 )
 from policylab.errors import UserError
+
+Line = TypeVar("Line")
 
 
 class Tail:
@@ -23,9 +27,18 @@ class Tail:
         folder: with ``captured`` and ``ground-truth`` in it.
         endpoint: whose traffic.
         from_end: leave out what is there already.
+
+    Attributes:
+        damage: what could not be read, with its file; a watch goes on without it.
+
+    Raises:
+        UserError: the endpoint captures Parquet, whose rows appear in pieces of ten seconds.
     """
 
     def __init__(self, folder: Path, *, endpoint: str, from_end: bool = True) -> None:
+        if (folder / CAPTURED_PARQUET / endpoint).is_dir() and not (folder / CAPTURED / endpoint).is_dir():
+            raise UserError(f"{folder} holds Parquet, which cannot be followed; capture with `format: jsonl` to watch")
+        self.damage: list[str] = []
         self._places = {
             CAPTURED: (folder / CAPTURED / endpoint, "*/*/*/*/*/*.jsonl"),
             GROUND_TRUTH: (folder / GROUND_TRUTH / endpoint, "*/*/*/*/*.jsonl"),
@@ -36,28 +49,21 @@ class Tail:
                 self._read.update({file: file.stat().st_size for file in place.glob(pattern)})
 
     def decisions(self) -> Iterator[CapturedDecision]:
-        """Yield the new decisions.
-
-        Raises:
-            UserError: a line is damaged; the message names the file. It is not read again.
-        """
-        for file, line in self._lines(CAPTURED):
-            try:
-                yield parse_captured(line)
-            except UserError as error:
-                raise UserError(f"{file}: {error}") from error
+        """Yield the new decisions; what is damaged goes to `damage`."""
+        return self._parsed(CAPTURED, parse_captured)
 
     def rewards(self) -> Iterator[Reward]:
-        """Yield the new rewards.
+        """Yield the new rewards; what is damaged goes to `damage`."""
+        return self._parsed(GROUND_TRUTH, parse_reward)
 
-        Raises:
-            UserError: as for `decisions`.
-        """
-        for file, line in self._lines(GROUND_TRUTH):
+    def _parsed(self, kind: str, parse: Callable[[bytes], Line]) -> Iterator[Line]:
+        for file, line in self._lines(kind):
             try:
-                yield parse_reward(line)
+                found = parse(line)
             except UserError as error:
-                raise UserError(f"{file}: {error}") from error
+                self.damage.append(f"{file}: {error}")
+            else:
+                yield found
 
     def _lines(self, kind: str) -> Iterator[tuple[Path, bytes]]:
         place, pattern = self._places[kind]

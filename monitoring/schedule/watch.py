@@ -60,7 +60,7 @@ def watch_live(
         settings: how seldom a false alarm may be.
 
     Raises:
-        UserError: no check names captured traffic, or a line is damaged.
+        UserError: no check names captured traffic, a line of it is damaged, or it is too short.
     """
     causes = next((check for check in config.checks if isinstance(check, CauseCheck)), None)
     if causes is None or not causes.baseline.is_dir():
@@ -77,10 +77,17 @@ def watch_live(
         for decision in tail.decisions():
             n_decisions += 1
             times.append(decision.time_utc)
-            found += live.decided(decision)
+            try:
+                found += live.decided(decision)
+            except UserError as error:  # its observation is of another task
+                tail.damage.append(f"decision {decision.decision_id[:60]}: {error}")
         for reward in tail.rewards():
             n_rewards += 1
             found += live.rewarded(reward)
+        if tail.damage:
+            text = f"{tail.damage[0]}; {len(tail.damage):,} such lines are left out"
+            found.append(Measurement("live.damaged", float(len(tail.damage)), None, True, text))
+            tail.damage.clear()
         if found:
             alarmed(_told(config, found, endpoint=endpoint))
         change = live.change_utc

@@ -227,3 +227,41 @@ def test_the_command_reads_captured_traffic(
     assert "--missing-reward" in capsys.readouterr().err
     assert main(["ope", str(tmp_path / "bundle"), str(folder), "--missing-reward", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["answer"] == "wdr"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e200])
+def test_a_reward_one_cannot_compute_with_has_not_arrived(
+    bundle: Bundle, recorded: Log, tmp_path: Path, value: float
+) -> None:
+    decisions, rewards = lines_of(recorded)
+    rewards[5] = reward_line("d5", reward=value)
+    folder = write(tmp_path, decisions, rewards)
+    with pytest.raises(UserError, match=r"1 of .* decisions have no reward, such as d5"):
+        read_captured_log(folder, bundle)
+    log = read_captured_log(folder, bundle, query=ALL_ZERO)
+    assert log.left_out == {"rewards that are no usable number": 1}
+    assert np.isfinite(log.reward).all()
+
+
+def test_a_time_without_a_zone_is_utc(bundle: Bundle, recorded: Log, tmp_path: Path) -> None:
+    decisions, rewards = lines_of(recorded)
+    for line in decisions[::2]:
+        line["eventMetadata"]["inferenceTime"] = line["eventMetadata"]["inferenceTime"].rstrip("Z")
+    assert same(read_captured_log(write(tmp_path, decisions, rewards), bundle), recorded)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("policylab", "log_propensity"), 0.7, "log_propensity 0.7 is of no probability"),
+        (("eventMetadata", "eventId"), ["d5"], "an id must be text, got list"),
+        (("eventMetadata", "inferenceId"), True, "an id must be text, got bool"),
+    ],
+)
+def test_an_impossible_line_is_told_with_its_place(
+    bundle: Bundle, recorded: Log, tmp_path: Path, place: tuple[str, str], value: Any, message: str
+) -> None:
+    decisions, rewards = lines_of(recorded)
+    decisions[5][place[0]][place[1]] = value
+    with pytest.raises(UserError, match=rf"1\.jsonl:6: .*{message}"):
+        read_captured_log(write(tmp_path, decisions, rewards), bundle)

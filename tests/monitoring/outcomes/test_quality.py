@@ -84,7 +84,7 @@ def test_strange_rewards_are_counted_and_change_no_number(tmp_path: Path) -> Non
     strange = [reward_line("d1", reward=math.inf), reward_line("d2", reward=math.nan), reward_line("x", reward=5.0)]
     found = read_outcomes(write(tmp_path, decisions, rewards + strange))
     assert found.returns().tolist() == [3.0, -1.0]
-    assert found.left_out == {"rewards that are no finite number": 2}
+    assert found.left_out == {"rewards that are no usable number": 2}
     assert found.n_unmatched == 1
 
 

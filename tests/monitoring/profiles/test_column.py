@@ -130,7 +130,7 @@ def test_the_same_data_leaves_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def captured(data: str, output: str, encoding: str, **facts: float) -> str:
+def captured(data: str, output: str, encoding: str, *, decision_id: str = "9d4f", **facts: float) -> str:
     """Return a line as the Developer Guide shows it, and as policylab's endpoints add to it."""
     kind = {"CSV": "text/csv", "JSON": "application/json"}.get(encoding, "image/png")
     parts = {
@@ -139,7 +139,7 @@ def captured(data: str, output: str, encoding: str, **facts: float) -> str:
         }
         for mode, content in (("input", data), ("output", output))
     }  # fmt: skip
-    metadata = {"eventId": "9d4f", "inferenceTime": "2022-02-14T17:25:49Z"}
+    metadata = {"eventId": decision_id, "inferenceTime": "2022-02-14T17:25:49Z"}
     line = {"captureData": parts, "eventMetadata": metadata, "eventVersion": "0"}
     return json.dumps({**line, "policylab": facts} if facts else line) + "\n"
 
@@ -149,7 +149,9 @@ def test_captured_traffic_is_a_table(tmp_path: Path) -> None:
     rewards = tmp_path / "ground-truth" / "lake" / "2022" / "02" / "14" / "17"
     hour.mkdir(parents=True)
     rewards.mkdir(parents=True)
-    write(hour / "1.jsonl", captured("[0.5, 2]", "1", "JSON", propensity=0.25) + captured("1.5,3", "0\n", "CSV"))
+    other = captured("1.5,3", "0\n", "CSV", decision_id="9d50")
+    write(hour / "1.jsonl", captured("[0.5, 2]", "1", "JSON", propensity=0.25) + other)
+    write(hour / "2.jsonl", other)  # a copy counts once
     write(rewards / "1.jsonl", '{"groundTruthData": {"data": "1.5", "encoding": "JSON"}, "eventMetadata": {}}\n')
     profile = profile_of([tmp_path])
     means = {name: column.mean for name, column in profile.columns.items()}

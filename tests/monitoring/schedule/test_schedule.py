@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policylab.agents import Lineage, TabularPolicy, make_encoder, write_bundle
+from policylab.agents.features import AutoFeatures
 from policylab.cli import main
-from policylab.deployment.capture_format import captured_line, hour_folder, reward_line
+from policylab.deployment.capture_format import CAPTURED_PARQUET, Reward, captured_line, hour_folder, reward_line
+from policylab.deployment.parquet_capture import ParquetFiles
 from policylab.errors import ConfigError, UserError
+from policylab.monitoring.outcomes.joined import read_outcomes
+from policylab.monitoring.outcomes.measures import measure
 from policylab.monitoring.profiles.profile import profile_of
+from policylab.monitoring.schedule import live as live_module
 from policylab.monitoring.schedule import scheduler
-from policylab.monitoring.schedule.baselines import write_data_baseline
+from policylab.monitoring.schedule.baselines import write_data_baseline, write_quality_baseline
 from policylab.monitoring.schedule.cron import Cron
 from policylab.monitoring.schedule.demo import demo
 from policylab.monitoring.schedule.live import LiveWatch
@@ -26,6 +34,7 @@ from policylab.monitoring.schedule.monitor_file import load_monitor
 from policylab.monitoring.schedule.scheduler import run_schedule
 from policylab.monitoring.schedule.summary import html, read_windows
 from policylab.monitoring.schedule.tail import Tail
+from policylab.monitoring.schedule.watch import LiveStatus, watch_live
 
 START = datetime(2026, 1, 31, 16, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script>"
@@ -152,18 +161,197 @@ def test_a_kill_within_a_window_loses_nothing(monitor: Path, monkeypatch: pytest
 
 def test_a_damaged_line_fails_its_check_by_name_and_no_other_window(monitor: Path) -> None:
     run(monitor, START + timedelta(minutes=1))
-    traffic(monitor.parent / "data", 2)
-    file = next((monitor.parent / "data/captured/lake/a/2026/01/31/16").glob("*.jsonl"))
+    traffic(monitor.parent / "data", 3)
+    file = next((monitor.parent / "data/captured/lake/a/2026/01/31/17").glob("*.jsonl"))
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([*lines[:3], lines[3][:50] + b"\n", *lines[4:], lines[5][:20]]))
     found = run(monitor, START + timedelta(hours=3, minutes=1))
-    assert [one["checks"][0]["status"] for one in found] == [
-        "failed",
-        "failed",
-        "no data",
-    ]  # an hour's clock skew is read
-    assert f"{file}:4: not a line of the capture format" in found[0]["checks"][0]["text"]
-    assert [one["alarms"][0]["alarm"] for one in found[:1]] == ["drift"]
+    assert [one["checks"][0]["status"] for one in found] == ["passed", "failed", "passed"]
+    assert f"{file}:4: not a line of the capture format" in found[1]["checks"][0]["text"]
+    assert [one["alarms"][0]["alarm"] for one in found[1:2]] == ["drift"]
+
+
+def test_a_damaged_line_is_of_the_minutes_around_it(monitor: Path) -> None:
+    configure(monitor, schedule="*/20 * * * *")
+    run(monitor, START + timedelta(minutes=1))
+    traffic(monitor.parent / "data", 1)
+    file = next((monitor.parent / "data/captured/lake/a/2026/01/31/16").glob("*.jsonl"))
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:60], b"[" * 100_000 + b"\n", *lines[60:]]))  # half past
+    found = run(monitor, START + timedelta(hours=1, minutes=1))
+    assert [one["checks"][0]["status"] for one in found] == ["passed", "failed", "passed"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda line: line[:50], ["failed", "failed", "passed"]),  # whose reward it is cannot be read
+        (lambda line: line.replace(b'"data": "', b'"data": "?'), ["passed", "failed", "passed"]),
+    ],
+)
+def test_a_damaged_reward_fails_the_windows_it_may_be_of(
+    monitor: Path, damage: Callable[[bytes], bytes], expected: list[str]
+) -> None:
+    quality(monitor)
+    run(monitor, START + timedelta(minutes=1))
+    traffic(monitor.parent / "data", 3)
+    file = next((monitor.parent / "data/ground-truth/lake/2026/01/31/17").glob("*.jsonl"))
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:3], damage(lines[3]).rstrip() + b"\n", *lines[4:]]))
+    found = run(monitor, START + timedelta(hours=3, minutes=1))
+    assert [one["checks"][0]["status"] for one in found] == expected
+    assert f"{file}:4: not a reward line" in found[1]["checks"][0]["text"]
+
+
+def test_windows_that_others_wrote_are_one_clear_error(monitor: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monitor, START + timedelta(minutes=1))
+    traffic(monitor.parent / "data", 1)
+    run(monitor, START + timedelta(hours=1, minutes=1))
+    (path,) = (monitor.parent / "out/windows").glob("*.json")
+    for content in ("{", "[]", "{}", '{"alarms": 3}'):
+        path.write_text(content)
+        assert main(["monitor", "report", str(monitor)]) == 2
+        error = capsys.readouterr().err
+        assert str(path) in error
+        assert "Traceback" not in error
+
+
+# ------------------------------------------------------------------ episodes
+
+
+def episodes(
+    folder: Path, spans: dict[str, tuple[float, float]], *, counted: bool = True, parquet: bool = False
+) -> None:
+    """Write episodes of a decision a minute, by their first and last minute; each decision earns 1."""
+    line_files: dict[Path, list[str]] = {}
+    rows = ParquetFiles(folder / CAPTURED_PARQUET / "lake")
+    for name, (first, last) in spans.items():
+        for step in range(int(last - first) + 1):
+            moment = START + timedelta(minutes=first + step)
+            facts = {
+                "endpoint": "lake", "variant": "a", "policy_version": "0" * 64, "variant_probability": 1.0,
+                "assignment": "random", "source": "policy", "exploration": True, "propensity": 0.5,
+                "log_propensity": -0.693, "propensity_kind": "probability", "sampling_probability": 1.0,
+                "episode": name, "step": step if counted else None, "shadows": [], "n_dropped": 0,
+            }  # fmt: skip
+            line = captured_line(decision_id=f"{name}-{step}", inference_id=None, time_s=moment.timestamp(),
+                                 observation=[0.5], action=0, facts=facts)  # fmt: skip
+            hour = hour_folder(moment.timestamp())
+            if parquet:
+                rows.add(line, time_s=moment.timestamp())
+            else:
+                line_files.setdefault(folder / "captured/lake/a" / hour / "1.jsonl", []).append(json.dumps(line))
+            reward = json.dumps(reward_line(f"{name}-{step}", reward=1.0))
+            line_files.setdefault(folder / "ground-truth/lake" / hour / "1.jsonl", []).append(reward)
+    rows.flush(last=True)
+    for path, lines in line_files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(line + "\n" for line in lines))
+
+
+def configure(monitor: Path, **settings: Any) -> None:
+    monitor.write_text(json.dumps({**json.loads(monitor.read_text()), **settings}))
+
+
+def quality(monitor: Path, **settings: Any) -> None:
+    """Make it a monitor of what is earned."""
+    good = measure(read_outcomes(monitor.parent / "then"))
+    write_quality_baseline(monitor.parent / "good", good)
+    configure(monitor, checks=[{"kind": "quality", "baseline": "good", **settings}])
+
+
+def returns(window: dict[str, Any]) -> float:
+    return float(window["checks"][0]["result"]["metrics"]["return_mean"]["value"])
+
+
+SPANS = {"a": (10, 30), "b": (50, 75), "c": (65, 70), "d": (110, 130)}
+"""Minutes: `b` and `d` go over the hour."""
+
+
+@pytest.mark.parametrize(("counted", "parquet"), [(True, False), (False, False), (True, True)])
+def test_an_episode_is_whole_in_the_window_in_which_it_began(monitor: Path, *, counted: bool, parquet: bool) -> None:
+    quality(monitor, late="PT1H")
+    run(monitor, START + timedelta(hours=1, minutes=1))
+    episodes(monitor.parent / "data", SPANS, counted=counted, parquet=parquet)
+    found = run(monitor, START + timedelta(hours=4, minutes=1))
+    assert [one["checks"][0]["result"].get("n_episodes", 0) for one in found] == [2, 2, 0]
+    assert [returns(one) for one in found[:2]] == [(21 + 26) / 2, (6 + 21) / 2]
+    assert all("left out" not in one["checks"][0]["text"] for one in found)
+
+
+def test_an_episode_that_goes_on_is_left_out_and_told(monitor: Path) -> None:
+    quality(monitor)
+    run(monitor, START + timedelta(minutes=1))
+    episodes(monitor.parent / "data", SPANS)
+    first, second, third = run(monitor, START + timedelta(hours=3, minutes=1))
+    assert (returns(first), returns(second)) == (21, 6)
+    assert "1 episodes that still went on are left out; raise `late`" in first["checks"][0]["text"]
+    assert third["checks"][0]["status"] == "no data"
+
+
+def test_decisions_of_parquet_are_checked_and_cannot_be_followed(monitor: Path) -> None:
+    run(monitor, START + timedelta(minutes=1))
+    episodes(monitor.parent / "data", {"a": (0, 50)}, parquet=True)
+    (found,) = run(monitor, START + timedelta(hours=1, minutes=1))
+    assert found["checks"][0]["result"]["n_window"] == 51
+    profile = profile_of([monitor.parent / "data"])
+    assert list(profile.columns) == ["observation_0", "action", "propensity"]
+    assert profile.n_rows == 51
+    with pytest.raises(UserError, match="holds Parquet, which cannot be followed"):
+        Tail(monitor.parent / "data", endpoint="lake")
+
+
+# ------------------------------------------------------------------ copies
+
+
+def test_a_copied_file_of_decisions_counts_once(monitor: Path) -> None:
+    run(monitor, START + timedelta(minutes=1))
+    traffic(monitor.parent / "data", 1)
+    file = next((monitor.parent / "data/captured").rglob("*.jsonl"))
+    (file.parent / "1 (copy).jsonl").write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:40]))
+    (found,) = run(monitor, START + timedelta(hours=1, minutes=1))
+    assert found["checks"][0]["result"]["n_window"] == 120
+    assert profile_of([monitor.parent / "data"]).n_rows == 120
+
+
+def test_different_decisions_of_one_id_are_an_error(monitor: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    traffic(monitor.parent / "data", 1)
+    file = next((monitor.parent / "data/captured").rglob("*.jsonl"))
+    other = json.loads(file.read_text().splitlines()[0])
+    other["captureData"]["endpointOutput"]["data"] = "1"
+    (file.parent / "2.jsonl").write_text(json.dumps(other) + "\n")
+    data, base = str(monitor.parent / "data"), str(monitor.parent / "base")
+    for command in (["check", data, "--baseline", base, "--out", base], ["quality", data, "--out", base]):
+        assert main(["monitor", *command]) == 2
+        assert "'d0-0' was captured twice with different contents" in capsys.readouterr().err
+
+
+def test_a_copied_file_of_rewards_is_an_error(monitor: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    traffic(monitor.parent / "data", 1)
+    file = next((monitor.parent / "data/ground-truth").rglob("*.jsonl"))
+    (file.parent / "2.jsonl").write_bytes(file.read_bytes())
+    assert main(["monitor", "quality", str(monitor.parent / "data"), "--out", str(monitor.parent / "o")]) == 2
+    assert "is a copy of 1.jsonl, so that its rewards would count twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"policy_metrics": 3}', '{"policy_metrics": {"reward_mean": 3}}', "{",
+                '{"policy_metrics": {"reward_mean": {"value": "x", "standard_deviation": 1.0}}}']
+)  # fmt: skip
+def test_a_damaged_baseline_of_quality_is_one_clear_error(
+    monitor: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quality(monitor)
+    run(monitor, START + timedelta(minutes=1))
+    traffic(monitor.parent / "data", 1)
+    path = monitor.parent / "good/statistics.json"
+    path.write_text(content)
+    data, good = str(monitor.parent / "data"), str(monitor.parent / "good")
+    assert main(["monitor", "quality", data, "--baseline", good, "--out", str(monitor.parent / "o")]) == 2
+    assert "good/statistics.json" in capsys.readouterr().err
+    (found,) = run(monitor, START + timedelta(hours=1, minutes=1))
+    assert found["checks"][0]["status"] == "failed"
+    assert "good/statistics.json" in found["checks"][0]["text"]
 
 
 def test_a_torn_last_line_is_left_out(monitor: Path) -> None:
@@ -232,6 +420,52 @@ def test_live_detectors_alarm_on_a_shift_alone(tmp_path: Path) -> None:
     assert shift <= found[0][0] < shift + timedelta(minutes=10)
     assert live.change_utc is not None
     assert abs(live.change_utc - shift) < timedelta(minutes=15)  # the sum grows a little by chance, too
+
+
+def test_the_baseline_of_a_live_watch_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traffic(tmp_path / "then", 6, shifted=(0, 1, 2))
+    monkeypatch.setattr(live_module, "LATEST", 240)
+    live = LiveWatch(tmp_path / "then", endpoint="lake", bundle=None)
+    assert abs(live.detectors["reward"].usual) < 0.5  # of the last two hours; the shifted ones had a mean of -3
+
+
+def test_a_copied_decision_and_strange_rewards_move_no_detector(tmp_path: Path) -> None:
+    traffic(tmp_path / "then", 5)
+    live = LiveWatch(tmp_path / "then", endpoint="lake", bundle=None)
+    (decision, *_) = Tail(tmp_path / "then", endpoint="lake", from_end=False).decisions()
+    live.rewarded(Reward(decision.decision_id, 1.0))
+    for value in (float("nan"), float("inf"), -1e200):
+        live.rewarded(Reward(decision.decision_id, value))
+    for _ in range(3):
+        live.decided(decision)
+    assert live.detectors["reward"].n == 1
+
+
+def test_a_damaged_line_is_told_and_the_watch_goes_on(monitor: Path) -> None:
+    env = gym.make("FrozenLake-v1")
+    policy = TabularPolicy(np.zeros((16, 4)), make_encoder(AutoFeatures(), env.observation_space))
+    write_bundle(monitor.parent / "bundle", policy, env=env, lineage=Lineage(), metrics={})
+    data = monitor.parent / "data"
+    traffic(data, 1)
+    configure(monitor, policy="bundle", checks=[{"kind": "causes", "baseline": "then"}],
+              alarms=[{"name": "any", "of": "live.*"}])  # fmt: skip
+    told: list[dict[str, Any]] = []
+    stop = threading.Event()
+    seen: list[int] = []
+
+    def ready() -> None:
+        traffic(data, 1, first=1)
+        file = next((data / "captured/lake/a/2026/01/31/17").glob("*.jsonl"))
+        file.write_bytes(b"{\n" + file.read_bytes())
+
+    def status(one: LiveStatus) -> None:
+        seen.append(one.n_decisions)
+        if one.n_decisions == 120 or len(seen) > 1_000:
+            stop.set()
+
+    watch_live(load_monitor(monitor), stop=stop, alarmed=told.append, status=status, ready=ready)
+    assert seen[-1] == 120
+    assert "1.jsonl: not a line of the capture format" in told[0]["alarms"][0]["text"]
 
 
 def test_a_live_watch_without_traffic_to_compare_is_refused(monitor: Path, capsys: pytest.CaptureFixture[str]) -> None:
