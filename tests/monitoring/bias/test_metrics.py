@@ -53,6 +53,10 @@ def test_ks_of_the_guide() -> None:
 
 def test_js_lp_and_tvd_by_hand() -> None:
     counts = labels([0.4, 0.4, 0.2], [0.2, 0.1, 0.7])
+    # M = (.3, .25, .45): ½ (.4 ln(4/3) + .4 ln 1.6 + .2 ln(4/9)) + ½ (.2 ln(2/3) + .1 ln .4 + .7 ln(14/9)) = .093337
+    of_a = 0.4 * np.log(4 / 3) + 0.4 * np.log(1.6) + 0.2 * np.log(4 / 9)
+    of_d = 0.2 * np.log(2 / 3) + 0.1 * np.log(0.4) + 0.7 * np.log(14 / 9)
+    assert m.jensen_shannon(counts) == pytest.approx((of_a + of_d) / 2)
     assert m.jensen_shannon(counts) == pytest.approx(jensenshannon([0.4, 0.4, 0.2], [0.2, 0.1, 0.7]) ** 2)
     assert m.lp_norm(counts) == pytest.approx(np.sqrt(0.04 + 0.09 + 0.25))
     assert m.lp_norm(counts, p=1.0) == pytest.approx(1.0)
@@ -75,6 +79,18 @@ def test_cdd_of_the_guide() -> None:
     table[0, :, 0, 0], table[1, :, 0, 0] = (54, 68), (46, 32)
     counts = Counts(table, np.array([False, True]))
     assert m.cdd(counts, predicted=False) == pytest.approx(0.14)
+
+
+def test_cdd_of_predictions_by_hand() -> None:
+    # Group 0: predicted refusals 30 of a and 10 of d, acceptances 10 and 10: DD = 10/40 - 10/20 = -1/4; group 1:
+    # refusals 5 and 15, acceptances 15 and 5: DD = 15/20 - 5/20 = 1/2; CDDPL = (60 * -1/4 + 40 * 1/2) / 100 = 1/20.
+    # The labels are the opposite of the predictions, so that CDDL is (60 * 1/4 + 40 * -1/2) / 100.
+    table = np.zeros((2, 2, 2, 2))
+    for group, (refused, accepted) in enumerate([((30, 10), (10, 10)), ((5, 15), (15, 5))]):
+        table[:, 1, 0, group], table[:, 0, 1, group] = refused, accepted
+    counts = Counts(table, np.array([False, True]))
+    assert m.cdd(counts, predicted=True) == pytest.approx(0.05)
+    assert m.cdd(counts, predicted=False) == pytest.approx(-0.05)
 
 
 def test_cdd_undoes_simpsons_paradox() -> None:

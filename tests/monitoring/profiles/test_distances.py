@@ -89,6 +89,20 @@ def test_psi_and_jensen_shannon_by_hand() -> None:
     assert jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == pytest.approx(np.log(2))
 
 
+def test_distances_of_numbers_by_hand() -> None:
+    # F1 steps at 0, 1, 3 and F2 at 5, 6, 8: each value moves by 5 (scipy's example of wasserstein_distance), and at 3
+    # all of one and none of the other is below. The baseline's variance is (16 + 1 + 25) / 9 = 14/3.
+    found = between_numbers(column([0.0, 1.0, 3.0]), column([5.0, 6.0, 8.0]), false_alarm_rate=0.01)
+    assert found["wasserstein"].value == pytest.approx(5 / np.sqrt(14 / 9))
+    assert found["linf_simple"].value == 1.0
+    # Everywhere from 0 to 8 one value more of three is below.
+    found = between_numbers(column([0.0, 1.0, 3.0]), column([1.0, 3.0, 8.0]), false_alarm_rate=0.01)
+    assert found["linf_simple"].value == pytest.approx(1 / 3)
+    # ½ is added to each count of 0, 1, 3, 8: shares (3, 3, 3, 1) / 10 against (1, 3, 3, 3) / 10: psi = 2 * .2 ln 3.
+    assert found["psi"].value == pytest.approx(0.4 * np.log(3))
+    assert found["jensen_shannon"].value == pytest.approx(0.3 * np.log(1.5) + 0.1 * np.log(0.5))
+
+
 def test_distances_of_small_samples_are_scipys() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.standard_normal(3_000), rng.standard_normal(2_000) + 0.3

@@ -100,6 +100,16 @@ def test_the_mixture_is_a_martingale_of_mean_one() -> None:
         assert mean == pytest.approx(1.0, abs=1e-9)
 
 
+def test_the_mixture_by_hand() -> None:
+    # ρ = 100 / (2 ln 20 + ln(1 + 2 ln 20)) = 100 / (5.991465 + 1.944690) = 12.600564; at v = 100 the boundary is
+    # sqrt(112.600564 ln(112.600564 / (12.600564 * .0025))) = sqrt(112.600564 * 8.181572) = 30.351919.
+    rho = tuned_rho(100.0, alpha=0.05)
+    assert rho == pytest.approx(12.600564, abs=1e-5)
+    assert float(boundary(100.0, alpha=0.05, rho=rho)) == pytest.approx(30.3519, abs=1e-3)
+    # ρ = v = 1, s = 2: ½ ln ½ + 4 / 4.
+    assert float(log_mixture(2.0, 1.0, rho=1.0)) == pytest.approx(1.0 - 0.5 * np.log(2))
+
+
 def test_the_boundary_is_where_the_mixture_reaches_its_level_and_is_tightest_where_tuned() -> None:
     rho = tuned_rho(100.0, alpha=0.05)
     v = np.array([1.0, 100.0, 1e6])
