@@ -33,6 +33,7 @@ from policylab.monitoring.alarms.dispatch import AlarmSettings, Target
 from policylab.monitoring.outcomes.measures import OutcomeSettings
 from policylab.monitoring.outcomes.period import offset
 from policylab.monitoring.schedule.cron import Cron
+from policylab.monitoring.schedule.hosting_settings import MonitorHosting
 
 Model = TypeVar("Model", bound=Settings)
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -106,6 +107,7 @@ class MonitorConfig(Settings):
     checks: tuple[Check, ...] = Field(min_length=1)
     alarms: tuple[AlarmSettings, ...] = (AlarmSettings(name="violations"),)
     targets: tuple[Target, ...] = ()
+    sagemaker: MonitorHosting | None = Field(default=None, description="for `policylab monitor to-sagemaker`")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

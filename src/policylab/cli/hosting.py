@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def to_sagemaker(arguments: argparse.Namespace) -> int:
     """Print the requests of an endpoint file; exit code 2 if SageMaker would refuse one."""
     _, plan = _planned(arguments)
-    return _print_plan(arguments, plan.document())
+    return print_plan(arguments, plan.document())
 
 
 def to_cloudformation(arguments: argparse.Namespace) -> int:
@@ -107,7 +107,7 @@ def _planned(arguments: argparse.Namespace) -> tuple[EndpointConfig, HostingPlan
 def _sent(arguments: argparse.Namespace, verb: str) -> int:
     config, plan = _planned(arguments)
     if arguments.dry_run:
-        return _print_plan(arguments, plan.document())
+        return print_plan(arguments, plan.document())
     assert config.sagemaker is not None
     _tell(plan.document())
     plan.require_valid()
@@ -145,7 +145,8 @@ def _hosted(name: str, *, region: str | None) -> HostedEndpoint:
     return HostedEndpoint(name, clients, changed=lambda status: sys.stderr.write(f"{name}: {status}\n"))
 
 
-def _print_plan(arguments: argparse.Namespace, document: dict[str, Any]) -> int:
+def print_plan(arguments: argparse.Namespace, document: dict[str, Any]) -> int:
+    """Print the requests of a plan, and what is wrong with them; exit code 2 if one would be refused."""
     _tell(document)
     emit(arguments, document, text=lambda: "\n".join(map(_request_text, document["requests"])))
     return 2 if document["errors"] else 0

@@ -21,7 +21,7 @@ def _monitor_commands(monitor: argparse.ArgumentParser) -> None:
         added.add_argument(
             "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document and nothing else"
         )
-        added.set_defaults(call=f"policylab.cli.{module}:{name}")
+        added.set_defaults(call=f"policylab.cli.{module}:{name.replace('-', '_')}")
         return added
 
     def rate(added: argparse.ArgumentParser) -> None:
@@ -79,7 +79,9 @@ def _schedule_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--run-length", type=float, default=1e5, metavar="N", help="values before a false alarm (default: 1e5)"
     )
     watch.add_argument("--seconds", type=float, metavar="S", help="end after so long (default: on Ctrl-C)")
-    for added in (schedule, watch):
+    text = "the requests of a monitor file to SageMaker, and what they cannot express"
+    hosted = command("to-sagemaker", text=text, module="monitor_schedule")
+    for added in (schedule, watch, hosted):
         added.add_argument("file", metavar="FILE", help="monitor file")
         added.add_argument(
             "--set", action="append", default=[], dest="overrides", metavar="PATH=VALUE", help="override one setting"

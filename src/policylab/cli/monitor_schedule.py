@@ -36,6 +36,16 @@ def schedule(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def to_sagemaker(arguments: argparse.Namespace) -> int:
+    """Print the monitoring schedules of a monitor file; exit code 2 if SageMaker would refuse one."""
+    from policylab.cli.hosting import print_plan
+    from policylab.monitoring.schedule.hosted_plan import hosted_plan
+    from policylab.monitoring.schedule.monitor_file import load_monitor
+
+    plan = hosted_plan(load_monitor(Path(arguments.file), overrides=arguments.overrides))
+    return print_plan(arguments, plan.document())
+
+
 def watch(arguments: argparse.Namespace) -> int:
     """Watch a live endpoint until interrupted."""
     from policylab.errors import UserError
