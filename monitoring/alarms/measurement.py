@@ -12,7 +12,7 @@ from policylab.monitoring.causes.analysis import Diagnosis
 from policylab.monitoring.outcomes.constraints import MetricViolation
 from policylab.monitoring.outcomes.means import Metric
 from policylab.monitoring.outcomes.measures import Measured
-from policylab.monitoring.profiles.distances import linf_factor, linf_p_value
+from policylab.monitoring.profiles.distances import linf_p_value, linf_spread
 from policylab.monitoring.quality.check import FALSE_ALARM_RATE, QualityCheck
 
 
@@ -49,7 +49,7 @@ def of_data(found: QualityCheck, *, false_alarm_rate: float = FALSE_ALARM_RATE) 
         distance = column.distances.get("linf_simple")
         if distance is None:
             continue
-        spread = (distance.noise / linf_factor(rate)) ** 2
+        spread = linf_spread(distance, false_alarm_rate=rate)
         p_value = linf_p_value(distance.value, spread=spread, error=distance.error)
         detail = drifted.get(column.name, f"L-infinity distance {distance.value:.4g}")
         measured.append(Measurement(f"data.{column.name}", distance.value, p_value, column.name in drifted, detail))

@@ -95,6 +95,11 @@ def linf_p_value(simple: float, *, spread: float, error: float = 0.0) -> float:
     return min(1.0, 2.0 * float(np.exp(-2.0 * max(0.0, simple - error) ** 2 / spread)))
 
 
+def linf_spread(distance: Distance, *, false_alarm_rate: float) -> float:
+    """Return 1/n + 1/m of the effective sizes behind an L-infinity distance, whose noise is of ``false_alarm_rate``."""
+    return (distance.noise / linf_factor(false_alarm_rate)) ** 2
+
+
 def linf_robust(simple: float, *, n: float, m: float, c: float = DEEQU_C) -> float:
     """Return what is left of a distance between n and m values without what chance explains."""
     return max(0.0, simple - c * float(np.sqrt((n + m) / (n * m))))

@@ -15,6 +15,9 @@ takes off what the sketches may be wrong by, so that no alarm is theirs. Categor
 p-value of the chi-square test. Columns whose texts are too many to count are compared by nothing but type and
 completeness, which the result says.
 
+With `false_discovery_rate` all tests of the check are judged together instead
+(`policylab.monitoring.quality.discoveries`).
+
 Completeness is compared after what chance explains of it, too: a baseline with one empty cell in a thousand is not
 violated by two in the next thousand.
 """
@@ -22,11 +25,7 @@ violated by two in the next thousand.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Literal
-
-import numpy as np
-from scipy.special import ndtri
+from collections.abc import Iterator, Mapping, Sequence
 
 from policylab.monitoring.profiles.column import ColumnProfile
 from policylab.monitoring.profiles.distances import (
@@ -38,15 +37,10 @@ from policylab.monitoring.profiles.distances import (
 )
 from policylab.monitoring.profiles.profile import Profile
 from policylab.monitoring.quality.constraints import Constraints, FeatureConstraints, MonitoringConfig
+from policylab.monitoring.quality.content import CheckType, Found, content_violations
+from policylab.monitoring.quality.discoveries import adjusted as adjusted_rates
+from policylab.monitoring.quality.discoveries import completeness_p_value, discovered, drift_p_value
 
-CheckType = Literal[
-    "data_type_check",
-    "completeness_check",
-    "baseline_drift_check",
-    "missing_column_check",
-    "extra_column_check",
-    "categorical_values_check",
-]
 FALSE_ALARM_RATE = 0.003
 """Of a whole check on data that has not drifted; Deequ's rate for one column."""
 
@@ -72,6 +66,8 @@ class ColumnCheck:
         distances: by name; empty where nothing could be compared.
         chi_square: of categories; None for numbers.
         notes: why something could not be compared.
+        adjusted: by kind of check, the least false-discovery rate at which its test is a discovery; empty without
+            control of that rate.
     """
 
     name: str
@@ -81,6 +77,7 @@ class ColumnCheck:
     distances: Mapping[str, Distance]
     chi_square: ChiSquare | None = None
     notes: tuple[str, ...] = ()
+    adjusted: Mapping[CheckType, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,6 +90,7 @@ class QualityCheck:
         n_baseline: rows of the baseline.
         n_window: rows of the window.
         n_constrained: columns that have constraints, among which the false-alarm rate is divided.
+        false_discovery_rate: that was asked for instead; None without.
     """
 
     violations: tuple[Violation, ...]
@@ -100,6 +98,7 @@ class QualityCheck:
     n_baseline: int
     n_window: int
     n_constrained: int = 0
+    false_discovery_rate: float | None = None
 
 
 def check(
@@ -117,90 +116,66 @@ def check(
         return QualityCheck((), (), baseline.n_rows, 0)  # no data is a status of its own, not missing columns
     known = {feature.name for feature in constraints.features}
     rate = false_alarm_rate / max(1, len(known))
+    q = constraints.monitoring_config.false_discovery_rate
+    checked = [(feature, constraints.config_of(feature)) for feature in constraints.features]
+    checked = [(feature, config) for feature, config in checked if config.evaluate_constraints == "Enabled"]
+    columns = {
+        feature.name: _measured(
+            feature, window.columns[feature.name], reference=baseline.columns.get(feature.name), rate=rate
+        )
+        for feature, _ in checked
+        if feature.name in window.columns
+    }
+    if q is not None:
+        columns = _with_adjusted(columns, checked, window=window, baseline=baseline, rate=rate)
     violations: list[Violation] = []
-    columns: list[ColumnCheck] = []
-    for feature in constraints.features:
-        config = constraints.config_of(feature)
-        if config.evaluate_constraints == "Disabled":
-            continue
-        if feature.name not in window.columns:
+    for feature, config in checked:
+        if feature.name not in columns:
             description = f"The baseline's column '{feature.name}' is not among the {len(window.columns)} columns"
             violations.append(Violation(feature.name, "missing_column_check", description))
             continue
-        column, reference = window.columns[feature.name], baseline.columns.get(feature.name)
-        measured = _measured(feature, column, reference=reference, rate=rate)
-        columns.append(measured)
-        found = [*_content(feature, column, config=config, rate=rate, reference=reference)]
-        found += _drift(measured, config)
+        column, measured = window.columns[feature.name], columns[feature.name]
+        reference, adjusted = baseline.columns.get(feature.name), measured.adjusted
+        found = [
+            *content_violations(feature, column, config=config, rate=rate, reference=reference, adjusted=adjusted),
+            *_drift(measured, config),
+        ]
         violations += [Violation(feature.name, kind, description) for kind, description in found]
     if constraints.monitoring_config.evaluate_constraints == "Enabled":
         for name in window.columns:
             if name not in known:
                 description = f"The column '{name}' is not in the baseline's {len(known)} columns"
                 violations.append(Violation(name, "extra_column_check", description))
-    return QualityCheck(tuple(violations), tuple(columns), baseline.n_rows, window.n_rows, len(known))
+    return QualityCheck(tuple(violations), tuple(columns.values()), baseline.n_rows, window.n_rows, len(known), q)
 
 
-Found = tuple[CheckType, str]
-
-
-def _content(
-    feature: FeatureConstraints,
-    column: ColumnProfile,
+def _with_adjusted(
+    columns: Mapping[str, ColumnCheck],
+    checked: Sequence[tuple[FeatureConstraints, MonitoringConfig]],
     *,
-    config: MonitoringConfig,
+    window: Profile,
+    baseline: Profile,
     rate: float,
-    reference: ColumnProfile | None,
-) -> Iterator[Found]:
-    other = 1.0 - column.share_of(feature.inferred_type)
-    if feature.inferred_type != "Unknown" and other > config.datatype_check_threshold:
-        yield (
-            "data_type_check",
-            f"{other:.2%} of the values are not {feature.inferred_type}, more than "
-            f"{config.datatype_check_threshold:.2%}; the column is now {column.type}",
-        )
-    if _less_complete(feature.completeness, column, rate=rate, reference=reference):
-        infinite = f" ({column.n_infinite:,} of them infinite)" if column.n_infinite else ""
-        yield (
-            "completeness_check",
-            f"Completeness {column.completeness:.6g} is below the baseline's {feature.completeness:.6g}: "
-            f"{column.n_missing:,} of {column.n:,} values are missing{infinite}",
-        )
-    yield from _out_of_range(feature, column)
-    domain = frozenset(feature.string_constraints.domains) if feature.string_constraints else frozenset()
-    if domain and column.n_present:
-        categories = column.categories()
-        known = sum((categories if categories is not None else column.texts).get(value, 0) for value in domain)
-        unknown = 1.0 - known / column.n_present
-        if unknown > config.domain_content_threshold:
-            yield (
-                "categorical_values_check",
-                f"{unknown:.2%} of the values are not in the domain of {len(domain)} values, more than "
-                f"{config.domain_content_threshold:.2%}",
+) -> dict[str, ColumnCheck]:
+    """Return the columns with the false-discovery rates at which their tests, all of the check together, are so."""
+    p_values: dict[tuple[str, CheckType], float | None] = {}
+    for feature, config in checked:
+        measured, rules = columns.get(feature.name), config.distribution_constraints
+        if measured is None:
+            continue
+        simple = measured.distances.get("linf_simple")
+        if simple is not None and rules.perform_comparison == "Enabled":
+            p_values[feature.name, "baseline_drift_check"] = drift_p_value(
+                simple, measured.chi_square, rules=rules, false_alarm_rate=rate
             )
-
-
-def _less_complete(wanted: float, column: ColumnProfile, *, rate: float, reference: ColumnProfile | None) -> bool:
-    """Return whether fewer values are present than the baseline's share and chance allow."""
-    if not column.n or column.completeness >= wanted:
-        return False
-    n = reference.n if reference is not None and reference.n else column.n
-    pooled = (wanted * n + column.n_present) / (n + column.n)
-    chance = float(-ndtri(rate)) * float(np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / column.n)))
-    # A baseline without a single empty cell allows none: one empty cell is news then.
-    return wanted == 1.0 or wanted - column.completeness > chance
-
-
-def _out_of_range(feature: FeatureConstraints, column: ColumnProfile) -> Iterator[Found]:
-    limits = feature.num_constraints
-    if limits is None or not column.n_numbers:
-        return
-    low = max(0.0 if limits.is_non_negative else -np.inf, -np.inf if limits.minimum is None else limits.minimum)
-    if column.low < low:
-        rule = "non-negative" if low == 0.0 and limits.is_non_negative else f"at least {low:g}"
-        yield "data_type_check", f"The values must be {rule}, the smallest is {column.low:g}"
-    if limits.maximum is not None and column.high > limits.maximum:
-        yield "data_type_check", f"The values must be at most {limits.maximum:g}, the largest is {column.high:g}"
+        n_baseline = baseline.columns[feature.name].n if feature.name in baseline.columns else 0
+        p_values[feature.name, "completeness_check"] = completeness_p_value(
+            feature.completeness, window.columns[feature.name], n_baseline=n_baseline
+        )
+    found: dict[str, dict[CheckType, float]] = {}
+    for (name, kind), value in adjusted_rates(p_values).items():
+        found.setdefault(name, {})[kind] = value
+    return {name: dataclasses.replace(one, adjusted=found.get(name, {})) for name, one in columns.items()}
 
 
 def _measured(
@@ -227,7 +202,11 @@ def _drift(measured: ColumnCheck, config: MonitoringConfig) -> Iterator[Found]:
     rules, simple = config.distribution_constraints, measured.distances.get("linf_simple")
     if rules.perform_comparison == "Disabled" or simple is None:
         return
-    test = measured.chi_square
+    test, adjusted = measured.chi_square, measured.adjusted.get("baseline_drift_check")
+    if adjusted is not None:
+        if discovered(adjusted, config):
+            yield "baseline_drift_check", _discovery(measured, config, simple=simple, adjusted=adjusted)
+        return
     if test is not None and rules.categorical_drift_method == "ChiSquared":
         if test.p_value < rules.categorical_comparison_threshold:
             yield (
@@ -245,6 +224,16 @@ def _drift(measured: ColumnCheck, config: MonitoringConfig) -> Iterator[Found]:
             "baseline_drift_check",
             f"Baseline drift distance: {distance}{error} exceeds threshold: {threshold}",
         )
+
+
+def _discovery(measured: ColumnCheck, config: MonitoringConfig, *, simple: Distance, adjusted: float) -> str:
+    rules, test = config.distribution_constraints, measured.chi_square
+    rate = f"a discovery at the false-discovery rate {adjusted:.3g}, at most {config.false_discovery_rate:g}"
+    if test is not None and rules.categorical_drift_method == "ChiSquared":
+        return f"Chi-square {test.statistic:.6g} with {test.degrees} degrees of freedom is {rate}"
+    threshold = rules.comparison_threshold if test is None else rules.categorical_comparison_threshold
+    error = f" (sketch error up to {simple.error:.2g})" if simple.error else ""
+    return f"Baseline drift distance: {simple.value}{error} exceeds threshold: {threshold}, {rate}"
 
 
 def violations_document(found: QualityCheck) -> dict[str, object]:

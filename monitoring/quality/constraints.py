@@ -2,7 +2,8 @@
 
 Source: Developer Guide, "Schema for Constraints (constraints.json file)". Two spellings of a feature's own settings are
 read: ``monitoringConfigOverrides`` of the guide, which is written too, and ``monitoring_config_overrides`` within
-``string_constraints`` of the SageMaker SDK (sagemaker-python-sdk#2745). ``minimum`` and ``maximum`` are additions.
+``string_constraints`` of the SageMaker SDK (sagemaker-python-sdk#2745). ``minimum``, ``maximum`` and
+``false_discovery_rate`` are additions.
 """
 
 from __future__ import annotations
@@ -48,6 +49,13 @@ class MonitoringConfig(Settings):
     datatype_check_threshold: Share = Field(0.1, description="largest share of values of another type")
     domain_content_threshold: Share = Field(0.1, description="largest share of values outside the domain")
     distribution_constraints: DistributionConstraints = DistributionConstraints()
+    false_discovery_rate: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="largest share of false ones among the drifted and less complete columns, on average; default: the "
+        "false-alarm rate of the whole check is kept",
+    )
 
 
 class DistributionOverrides(Settings):
@@ -133,6 +141,12 @@ def _of_column(name: str, column: ColumnProfile) -> FeatureConstraints:
         num_constraints=NumberConstraints(is_non_negative=column.low >= 0) if of_numbers else None,
         string_constraints=TextConstraints(domains=listed) if column.type == "String" else None,
     )
+
+
+def with_false_discovery_rate(constraints: Constraints, rate: float) -> Constraints:
+    """Return the same constraints, judged together at a false-discovery rate."""
+    config = constraints.monitoring_config.model_copy(update={"false_discovery_rate": rate})
+    return constraints.model_copy(update={"monitoring_config": config})
 
 
 def document(constraints: Constraints) -> dict[str, Any]:

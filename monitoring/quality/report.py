@@ -30,6 +30,7 @@ def as_document(found: QualityCheck) -> dict[str, Any]:
         "status": status(found),
         "n_baseline": found.n_baseline,
         "n_window": found.n_window,
+        "false_discovery_rate": found.false_discovery_rate,
         "violations": [dataclasses.asdict(violation) for violation in found.violations],
         "columns": [_column(column) for column in found.columns],
     }
@@ -49,13 +50,16 @@ def _column(column: ColumnCheck) -> dict[str, Any]:
         },
         "chi_square": dataclasses.asdict(test) if test is not None and usable else None,
         "notes": list(column.notes),
+        "adjusted_p_values": dict(column.adjusted),
     }
 
 
 def html(found: QualityCheck) -> str:
     """Return the page; names and values of the data are escaped."""
     rows, baseline = counted(found.n_window, "rows"), counted(found.n_baseline, "rows")
-    lead = f"<p class='lead'>{escaped(status(found))}: {rows} against a baseline of {baseline}.</p>"
+    q = found.false_discovery_rate
+    control = f" On average at most {q:g} of what is called drifted or less complete is so by chance." if q else ""
+    lead = f"<p class='lead'>{escaped(status(found))}: {rows} against a baseline of {baseline}.{control}</p>"
     broken = [(v.feature_name, v.constraint_check_type, v.description) for v in found.violations]
     notes = [(column.name, note) for column in found.columns for note in column.notes]
     return page(

@@ -51,11 +51,14 @@ def check(arguments: argparse.Namespace) -> int:
     from policylab.monitoring.quality import report
     from policylab.monitoring.quality.check import check as compare
     from policylab.monitoring.quality.check import violations_document
-    from policylab.monitoring.quality.constraints import read_constraints
+    from policylab.monitoring.quality.constraints import read_constraints, with_false_discovery_rate
 
     rate = _share(arguments.false_alarm_rate, option="--false-alarm-rate")
     folder, out = Path(arguments.baseline), Path(arguments.out)
     constraints, reference = read_constraints(folder / CONSTRAINTS), Profile.load(folder / PROFILE)
+    if arguments.false_discovery_rate is not None:
+        share = _share(arguments.false_discovery_rate, option="--false-discovery-rate")
+        constraints = with_false_discovery_rate(constraints, share)
     window = profile_of(map(Path, arguments.data), columns=_names(arguments.columns))
     found = compare(window, reference, constraints=constraints, false_alarm_rate=rate)
     document = report.as_document(found)

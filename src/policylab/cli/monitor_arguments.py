@@ -39,6 +39,10 @@ def _monitor_commands(monitor: argparse.ArgumentParser) -> None:
     check.add_argument("--baseline", required=True, metavar="DIR", help="folder of `policylab monitor baseline`")
     check.add_argument("--out", default="monitor", metavar="DIR", help="folder for the results (default: monitor)")
     rate(check)
+    check.add_argument(
+        "--false-discovery-rate", type=float, metavar="Q",
+        help="instead: on average at most this share of what is called drifted or less complete is so by chance",
+    )  # fmt: skip
     bias = command("bias", text="measure bias between two facets of a data set")
     bias.add_argument("data", metavar="DATA", help=data)
     _bias_arguments(bias)

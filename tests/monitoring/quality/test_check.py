@@ -21,7 +21,13 @@ from policylab.monitoring.profiles.profile import Profile, profile_of
 from policylab.monitoring.profiles.statistics_json import statistics_document
 from policylab.monitoring.quality import report
 from policylab.monitoring.quality.check import QualityCheck, check
-from policylab.monitoring.quality.constraints import Constraints, document, read_constraints, suggested
+from policylab.monitoring.quality.constraints import (
+    Constraints,
+    document,
+    read_constraints,
+    suggested,
+    with_false_discovery_rate,
+)
 
 N = 4_000
 Table = dict[str, Any]
@@ -182,6 +188,94 @@ def test_false_alarms_are_as_rare_as_asked(tmp_path: Path) -> None:
             ).violations
         )
     assert alarms <= 14
+
+
+# ------------------------------------------------------------------ false-discovery rate
+
+
+def wide(seed: int, shifts: NDArray[np.float64], n: int = 400) -> Table:
+    rng = np.random.default_rng(seed)
+    return {f"x{i}": rng.standard_normal(n) + shift for i, shift in enumerate(shifts)}
+
+
+def test_a_false_discovery_rate_finds_what_bonferronis_bound_misses(tmp_path: Path) -> None:
+    baseline = profile(wide(0, np.zeros(40), 4_000), tmp_path, "baseline")
+    window = profile(wide(1, np.r_[np.full(20, 0.27), np.zeros(20)]), tmp_path)
+    constraints = document(suggested(baseline))
+    set_drift(comparison_threshold=0.0)(constraints)
+    strict = Constraints.model_validate(constraints)
+    bounded = found(check(window, baseline, constraints=strict, false_alarm_rate=0.003))
+    result = check(window, baseline, constraints=with_false_discovery_rate(strict, 0.05))
+    shifted = {(f"x{i}", "baseline_drift_check") for i in range(20)}
+    assert bounded < found(result) <= shifted
+    assert len(found(result)) > len(bounded) + 3
+    assert "a discovery at the false-discovery rate" in result.violations[0].description
+    assert report.as_document(result)["false_discovery_rate"] == 0.05
+    assert "at most 0.05 of what is called drifted" in report.html(result)
+
+
+def test_the_share_of_false_discoveries_is_within_the_rate(tmp_path: Path) -> None:
+    # 15 of 20 columns undrifted, thresholds of 0, 40 checks.
+    baseline = profile(wide(0, np.zeros(20), 2_000), tmp_path, "baseline")
+    constraints = document(suggested(baseline))
+    set_drift(comparison_threshold=0.0)(constraints)
+    asked = with_false_discovery_rate(Constraints.model_validate(constraints), 0.2)
+    shares = []
+    for seed in range(40):
+        window = profile(wide(100 + seed, np.r_[np.full(5, 0.5), np.zeros(15)], 300), tmp_path)
+        drifted = [int(name[1:]) for name, _ in found(check(window, baseline, constraints=asked))]
+        assert {0, 1, 2, 3, 4} <= set(drifted)
+        shares.append(sum(i >= 5 for i in drifted) / len(drifted))
+    assert np.mean(shares) <= 0.2
+
+
+def test_a_discovery_exceeds_its_threshold(tmp_path: Path) -> None:
+    baseline = profile(wide(0, np.zeros(2), 4_000), tmp_path, "baseline")
+    constraints = with_false_discovery_rate(suggested(baseline), 0.05)  # a distance of 0.1 is a shift of 0.25
+    window = profile(wide(1, np.array([0.15, 0.8]), 4_000), tmp_path)
+    assert found(check(window, baseline, constraints=constraints)) == {("x1", "baseline_drift_check")}
+
+
+@pytest.mark.parametrize("part", ["baseline_drift_check", "completeness_check"])
+def test_of_a_single_test_both_ways_of_control_agree(part: str, tmp_path: Path) -> None:
+    # Of one p-value, Benjamini and Yekutieli's procedure at q and Bonferroni's bound at q are the same rule.
+    def data(seed: int, n: int, *, shift: float, missing: float) -> Table:
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal(n) + shift
+        return {"x": np.where(rng.random(n) < missing, np.nan, x)} if part == "completeness_check" else {"x": x}
+
+    baseline = profile(data(0, 2_000, shift=0.0, missing=0.1), tmp_path, "baseline")
+    constraints = document(suggested(baseline))
+    set_drift(
+        comparison_threshold=0.05, perform_comparison="Enabled" if part == "baseline_drift_check" else "Disabled"
+    )(constraints)
+    one = Constraints.model_validate(constraints)
+    outcomes = set()
+    for i in range(12):
+        window = profile(data(1 + i, 500, shift=0.05 * i, missing=0.08 + 0.01 * i), tmp_path)
+        expected = found(check(window, baseline, constraints=one, false_alarm_rate=0.1))
+        assert found(check(window, baseline, constraints=with_false_discovery_rate(one, 0.1))) == expected
+        outcomes.add(("x", part) in expected)
+    assert outcomes == {True, False}
+
+
+def test_the_rate_is_an_option_and_a_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, shifts in (("base", np.zeros(3)), ("now", np.array([0.0, 0.0, 0.9]))):
+        pq.write_table(pa.table(wide(len(name), shifts)), tmp_path / f"{name}.parquet")
+    base, now, out = str(tmp_path / "base"), str(tmp_path / "now.parquet"), str(tmp_path / "out")
+    assert main(["monitor", "baseline", str(tmp_path / "base.parquet"), "--out", base]) == 0
+    command = ["monitor", "check", now, "--baseline", base, "--out", out]
+    assert main([*command, "--false-discovery-rate", "1"]) == 2
+    assert "--false-discovery-rate must be between 0 and 1, got 1" in capsys.readouterr().err
+    assert main([*command, "--false-discovery-rate", "0.05", "--json"]) == 1
+    asked = json.loads(capsys.readouterr().out)
+    path = tmp_path / "base/constraints.json"
+    limits = json.loads(path.read_text())
+    set_config(false_discovery_rate=0.05)(limits)
+    path.write_text(json.dumps(limits))
+    assert main([*command, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == asked
+    assert asked["columns"][2]["adjusted_p_values"]["baseline_drift_check"] < 0.05
 
 
 def test_an_empty_window_is_a_status_of_its_own(tmp_path: Path) -> None:
