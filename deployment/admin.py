@@ -13,10 +13,11 @@ from policylab.deployment.decision import Refusal
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.fleet import Variant, load_fleet
 from policylab.deployment.policy_server import PolicyServer
+from policylab.deployment.reported import take_rewards
 from policylab.deployment.rollout import Rollout
 from policylab.errors import PolicylabError, StorageError
 
-FIXED = ("name", "limits", "sessions", "capture", "comparison")
+FIXED = ("name", "models", "limits", "sessions", "capture", "comparison")
 """Sections that hold for as long as the server runs."""
 
 
@@ -139,15 +140,7 @@ class Admin:
         Raises:
             Refusal: the document is none of that, or there is no room for them now.
         """
-        reports = document.get("rewards", [document] if "decision_id" in document else None)
-        if not isinstance(reports, list) or not 1 <= len(reports) <= self.server.config.limits.batch:
-            raise Refusal('rewards are {"rewards": [{"decision_id": ID, "reward": NUMBER}]}', kind="invalid")
-        checked = [_reward(report) for report in reports]
-        n_new = sum(
-            self.server.rewards.take(decision_id, reward=reward, reward_id=reward_id)
-            for decision_id, reward, reward_id in checked
-        )
-        return {"accepted": n_new, "repeated": len(checked) - n_new, "recorded": self.server.rewards.recorded}
+        return take_rewards(document, self.server.rewards, most=self.server.config.limits.batch)
 
     def metrics(self, refused: dict[str, int]) -> str:
         """Return the metrics in Prometheus' text format."""
@@ -175,16 +168,3 @@ def _variant(variant: Variant, *, generation: int, share: float) -> dict[str, An
         "p50_ms": None if p50 is None else 1000.0 * p50,
         "p99_ms": None if p99 is None or math.isinf(p99) else 1000.0 * p99,
     }
-
-
-def _reward(report: Any) -> tuple[str, float, str | None]:
-    if not isinstance(report, dict) or not set(report) <= {"decision_id", "reward", "reward_id"}:
-        raise Refusal("a reward has decision_id, reward, and reward_id if need be", kind="invalid")
-    decision_id, reward, reward_id = report.get("decision_id"), report.get("reward"), report.get("reward_id")
-    for name, text in (("decision_id", decision_id), ("reward_id", reward_id)):
-        good = isinstance(text, str) and 0 < len(text) <= 128 and text.isascii() and text.isprintable()
-        if not good and not (name == "reward_id" and text is None):
-            raise Refusal(f"{name} is a text of 1 to 128 printable ASCII characters", kind="invalid")
-    if isinstance(reward, bool) or not isinstance(reward, int | float) or not abs(reward) <= 1e300:
-        raise Refusal("reward is a finite number", kind="invalid")
-    return str(decision_id), float(reward), reward_id

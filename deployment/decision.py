@@ -34,6 +34,9 @@ RefusalKind = Literal[
     "method",  # the page does not take this method
     "throttled",  # too many requests a second
     "busy",  # too many requests under way, or the endpoint is stopping
+    "conflict",  # what is to be made is there
+    "not_ready",  # the model is being loaded
+    "full",  # no memory for the model
     "failed",  # the policy failed, and there is no fallback
 ]
 

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, JsonValue, field_validator, model_va
 
 from policylab.config import Document, Settings, assign, read, validate
 from policylab.deployment.guardrail_settings import ComparisonSettings, Guardrail
+from policylab.deployment.mode_settings import ModelsSettings
 from policylab.deployment.sagemaker.settings import HostingSettings
 from policylab.errors import ConfigError
 from policylab.files import content_hash
@@ -140,7 +141,10 @@ class EndpointConfig(Settings):
     """One endpoint."""
 
     name: Name
-    variants: tuple[VariantSettings, ...] = Field(max_length=10, description="the policies that answer, at least one")
+    variants: tuple[VariantSettings, ...] = Field(
+        default=(), max_length=10, description="the policies that answer, at least one; none with `models`"
+    )
+    models: ModelsSettings | None = Field(default=None, description="many policies, of which requests name one")
     shadows: tuple[ShadowSettings, ...] = Field(default=(), max_length=10)
     limits: Limits = Limits()
     sessions: SessionSettings = SessionSettings()
@@ -166,12 +170,19 @@ class EndpointConfig(Settings):
 
     @model_validator(mode="after")
     def _somebody_answers(self) -> Self:
-        if not self.variants:  # not a minimum length, which would also be told of variants that have mistakes
-            raise ValueError("an endpoint needs at least one variant")
-        if not sum(variant.weight for variant in self.variants) > 0.0:
+        if self.models is None and not self.variants:  # no minimum length: that would be told of wrong variants too
+            raise ValueError("an endpoint needs at least one variant, or a folder of models")
+        if self.variants and not sum(variant.weight for variant in self.variants) > 0.0:
             raise ValueError("the weights of the variants must not all be 0")
         if self.limits.deadline_ms is not None and self.fallback is None:
             raise ValueError("limits.deadline_ms needs a fallback, such as {action: 0}")
+        return self
+
+    @model_validator(mode="after")
+    def _models_alone(self) -> Self:
+        given = [name for name in ("variants", "shadows", "comparison") if getattr(self, name)]
+        if self.models is not None and given:
+            raise ValueError(f"an endpoint of many models has no {given[0]}; requests name their model, remove one")
         return self
 
     @model_validator(mode="after")
@@ -200,6 +211,7 @@ class EndpointConfig(Settings):
                 "variants": tuple(placed(variant, "bundle") for variant in self.variants),
                 "shadows": tuple(placed(shadow, "bundle") for shadow in self.shadows),
                 "capture": self.capture and placed(self.capture, "folder"),
+                "models": self.models and placed(self.models, "folder"),
             }
         )
 
@@ -223,6 +235,9 @@ def load_endpoint(path: Path, *, overrides: Sequence[str] = ()) -> EndpointConfi
         for key, (_, bundle) in zip(keys, config.bundles(), strict=True)
         if not bundle.exists()
     ]
+    if config.models is not None and not config.models.folder.is_dir():
+        folder = ("models", "folder")
+        missing.append(f"{document.place(folder)}: {'.'.join(folder)}: no such folder: {config.models.folder}")
     if missing:
         raise ConfigError("\n".join(missing))
     return config

@@ -56,6 +56,48 @@ def document(name: str, *, bundle: Bundle) -> dict[str, Any]:
     }
 
 
+def models_document(name: str) -> dict[str, Any]:
+    """Return the description of the endpoint ``name`` of many models, whose spaces differ."""
+    place = f"/endpoints/{name}"
+    answered = {"requestBody": {"required": True, "content": {JSON: {}, CSV: {}, NPY: {}}}, "responses": _responses()}
+    target = {"name": "X-Amzn-SageMaker-Target-Model", "in": "header", "description": "path of the model's bundle",
+              "required": True, "schema": {"type": "string", "maxLength": 1024}}  # fmt: skip
+    one = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "maxLength": 1024}}
+    invoke = {**answered, "parameters": [target, *_header_parameters()]}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"policylab endpoint {name} of many models", "version": "1"},
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"token": []}],
+        "paths": {
+            f"{place}/invocations": {"post": {**invoke, "summary": "InvokeEndpoint of Amazon SageMaker"}},
+            "/invocations": {"post": {**invoke, "summary": "the same, as a container answers"}},
+            "/models": {
+                "get": {"summary": "models that are loaded", "responses": _responses()},
+                "post": _posted("load a model; 507 if memory is short", _MODEL),
+            },
+            "/models/{model}": {
+                "parameters": [one],
+                "get": {"summary": "where a loaded model is from", "responses": _responses()},
+                "delete": {"summary": "unload a model", "responses": _responses()},
+            },
+            "/models/{model}/invoke": {
+                "parameters": [one],
+                "post": {**answered, "summary": "ask a loaded model", "parameters": _header_parameters()},
+            },
+            "/ping": {"get": {"summary": "health", "responses": {"200": {"description": "in service"}, "503": _ERROR}}},
+            f"{place}/rewards": {"post": _posted("report rewards of decisions", _REWARDS)},
+            place: {"get": {"summary": "status", "responses": _responses()}},
+            "/metrics": {"get": {"summary": "Prometheus metrics", "responses": {"200": {"description": "text"}}}},
+            "/openapi.json": {"get": {"summary": "this document", "responses": _responses()}},
+        },
+    }
+
+
+def _header_parameters() -> list[dict[str, Any]]:
+    return [{"name": n, "in": "header", "description": t, "schema": s} for n, t, s in _HEADERS]
+
+
 def _invoke(bundle: Bundle) -> dict[str, Any]:
     single, batch = _asked(bundle)
     decision = _decision(bundle)
@@ -63,7 +105,7 @@ def _invoke(bundle: Bundle) -> dict[str, Any]:
     session = {"type": "object", "maxProperties": 0, "description": "of a request that opens or closes a session"}
     text, binary = {"schema": {"type": "string"}}, dict[str, Any]()
     return {
-        "parameters": [{"name": n, "in": "header", "description": t, "schema": s} for n, t, s in _HEADERS],
+        "parameters": _header_parameters(),
         "requestBody": {
             "required": True,
             "content": {JSON: {"schema": {"anyOf": [single, batch]}}, CSV: text, NPY: binary},
@@ -145,6 +187,12 @@ def _posted(summary: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"summary": summary, "requestBody": body, "responses": _responses()}
 
 
+_MODEL = {
+    "type": "object",
+    "properties": {"model_name": {"type": "string"}, "url": {"type": "string", "description": "place of its bundle"}},
+    "required": ["model_name", "url"],
+    "additionalProperties": False,
+}
 _UPDATE = {
     "type": "object",
     "properties": {"config": {"type": "object", "description": "an endpoint file as JSON, with absolute paths"}},

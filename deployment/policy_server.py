@@ -22,6 +22,7 @@ from gymnasium import spaces
 
 from policylab.deployment.comparison import Comparison
 from policylab.deployment.decision import NEW_SESSION, Answer, Decision, DecisionRequest, Refusal, propensity
+from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.fleet import Candidate, Fleet, Shadow
 from policylab.deployment.recorder import Recorder, Served, is_power_of_two
 from policylab.deployment.retries import Retries, fingerprint
@@ -53,12 +54,30 @@ class Begun:
     started: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shared:
+    """What the servers of one endpoint share, if there are several: one for each of its models.
+
+    Attributes:
+        recorder: writes.
+        retries: remembers the answers of all.
+        threads: on which decisions with a deadline are computed.
+        scope: tells this server's request ids from those of the others.
+    """
+
+    recorder: Recorder
+    retries: Retries
+    threads: concurrent.futures.ThreadPoolExecutor
+    scope: str
+
+
 class PolicyServer:
     """Decides for one endpoint.
 
     Args:
         fleet: the version that answers at first.
         secret: at least 16 bytes that make decisions repeatable from one start to the next; default: fresh ones.
+        shared: with other servers; default: all of it is its own.
         clock: monotonic seconds.
         wall_clock: seconds since 1970.
     """
@@ -68,6 +87,7 @@ class PolicyServer:
         fleet: Fleet,
         *,
         secret: bytes | None = None,
+        shared: Shared | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,16 +97,20 @@ class PolicyServer:
         self._secret = (secret or secrets.token_bytes(32))[:64]
         sessions = Sessions(expire_s=config.sessions.expire_s, max_sessions=config.sessions.max_sessions, clock=clock)
         self.router = Router(Traffic([(fleet, 1.0)]), sessions, secret=self._secret)
-        self.recorder = Recorder(config.name, config.capture)
+        self._shared = shared
+        self._scope = "" if shared is None else shared.scope
+        self.recorder = Recorder(config.name, config.capture) if shared is None else shared.recorder
         self.rewards = Rewards(self.recorder, n_remembered=config.limits.remembered_ids, wall_clock=wall_clock)
-        self.retries = Retries(n_most=config.limits.remembered_ids, remember_s=REMEMBER_S, clock=clock)
+        self.retries = own_retries(config, clock=clock) if shared is None else shared.retries
         self.candidate: Candidate | None = None
         self.comparison: Comparison | None = None
         self.observers: list[Callable[[Begun, Answer], None]] = []
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self.deadline_s = None if config.limits.deadline_ms is None else config.limits.deadline_ms / 1000.0
-        self._threads = concurrent.futures.ThreadPoolExecutor(N_COMPUTING) if self.deadline_s is not None else None
+        self._threads = None
+        if self.deadline_s is not None:
+            self._threads = concurrent.futures.ThreadPoolExecutor(N_COMPUTING) if shared is None else shared.threads
         self._n_computing = 0
 
     # ------------------------------------------------------------------ deciding
@@ -118,7 +142,7 @@ class PolicyServer:
         """
         self._check(request)
         started = time.perf_counter()
-        key = _key(request)
+        key = _key(request, self._scope)
         told_by = 0 if key is None else fingerprint(request)
         with self._lock:
             if key is not None and (found := self.retries.recall(key, fingerprint=told_by)):
@@ -320,17 +344,24 @@ class PolicyServer:
             self.fleet = serving
 
     def close(self) -> None:
-        """Write what waits to be recorded and stop the threads."""
+        """Write what waits to be recorded and stop the threads; what is shared goes on."""
+        if self._shared is not None:
+            return
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         self.recorder.close()
 
 
-def _key(request: DecisionRequest) -> str | None:
+def own_retries(config: EndpointConfig, *, clock: Callable[[], float] = time.monotonic) -> Retries:
+    """Return the memory of answers that an endpoint file asks for."""
+    return Retries(n_most=config.limits.remembered_ids, remember_s=REMEMBER_S, clock=clock)
+
+
+def _key(request: DecisionRequest, scope: str) -> str | None:
     """Return what tells a retry of this request; the ids that clients give and those of their libraries are apart."""
     if request.inference_id is not None:
-        return f"id {request.inference_id}"
-    return None if request.retry_key is None else f"attempt {request.retry_key}"
+        return f"id {request.inference_id}{scope}"
+    return None if request.retry_key is None else f"attempt {request.retry_key}{scope}"
 
 
 def _contains(space: spaces.Space[Any], observation: Any) -> bool:

@@ -59,6 +59,16 @@ def exposition(server: PolicyServer, *, refused: dict[str, int], updating: bool)
     return "\n".join(lines) + "\n"
 
 
+def gauges_and_counters(endpoint: str, metrics: Iterable[tuple[str, str, Iterable[Sample]]]) -> str:
+    """Return metrics of an endpoint, given as name, text and samples; names that end in ``_total`` only ever grow."""
+    lines: list[str] = []
+    for name, text, samples in metrics:
+        kind = "counter" if name.endswith("_total") else "gauge"
+        lines += [f"# HELP policylab_{name} {text}", f"# TYPE policylab_{name} {kind}"]
+        lines += [f"policylab_{name}{_labels(endpoint, labels)} {value!r}" for labels, value in samples]
+    return "\n".join(lines) + "\n"
+
+
 def _histograms(server: PolicyServer) -> list[str]:
     name = "policylab_decision_seconds"
     lines = [f"# HELP {name} time from the request to its decision", f"# TYPE {name} histogram"]

@@ -7,8 +7,8 @@ it is right whichever worker a request came to. Reading and writing HTTP, which 
 the keeper dies, workers hold what it has not answered and send it again to the next one: decisions and pages are
 repeated, changes are refused with 503, since they may have been made.
 
-A frame is its length (4 bytes, big endian) and a msgpack array: ``[id, method, path, headers, body]`` to the keeper,
-``[id, message]`` back, one for each ASGI message of the answer.
+A frame is its length (4 bytes, big endian) and a msgpack array: ``[id, method, path, query, headers, body]`` to the
+keeper, ``[id, message]`` back, one for each ASGI message of the answer.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from typing import Any
 import msgspec
 
 from policylab.deployment import wire
-from policylab.deployment.app import MAX_ADMIN_BYTES, Disconnected, Receive, Scope, Send
 from policylab.deployment.decision import Refusal
 from policylab.deployment.endpoint import Limits
+from policylab.deployment.http_app import INVOKED, MAX_ADMIN_BYTES, Disconnected, Receive, Scope, Send
 from policylab.deployment.limits import BufferedBodies
 
 RESTART_S = 30.0
 """How long a worker holds requests while there is no keeper."""
 RECONNECT_S = 0.02
-Frame = tuple[int, str, str, list[tuple[bytes, bytes]], bytes]
+Frame = tuple[int, str, str, bytes, list[tuple[bytes, bytes]], bytes]
 logger = logging.getLogger(__name__)
 _pack = msgspec.msgpack.encode
 _unpack_frame = msgspec.msgpack.Decoder(Frame).decode
@@ -62,7 +62,7 @@ class Keeper:
         self._writer: asyncio.StreamWriter | None = None
         self._watching: asyncio.Task[None] | None = None
 
-    async def ask(self, request: tuple[str, str, list[tuple[bytes, bytes]], bytes], send: Send) -> None:
+    async def ask(self, request: tuple[str, str, bytes, list[tuple[bytes, bytes]], bytes], send: Send) -> None:
         """Pass one request on and its answer back.
 
         Raises:
@@ -118,7 +118,7 @@ class Keeper:
 
 
 def _repeatable(frame: Frame) -> bool:
-    return frame[1] in ("GET", "HEAD") or frame[2].endswith("/invocations")
+    return frame[1] in ("GET", "HEAD") or frame[2].endswith(("/invocations", "/invoke"))
 
 
 class RelayApp:
@@ -150,11 +150,11 @@ class RelayApp:
             if self.draining and path == "/ping":
                 raise Refusal("the endpoint is stopping", kind="busy")
             body = await self._body(receive)
-            await self._keeper.ask((scope["method"], path, scope["headers"], body), pass_on)
+            await self._keeper.ask((scope["method"], path, scope["query_string"], scope["headers"], body), pass_on)
         except Disconnected:
             return
         except Refusal as refusal:
-            wrapped = path.startswith("/endpoints/") and path.endswith("/invocations")
+            wrapped = path.startswith("/endpoints/") and path.endswith(INVOKED)
             status, headers, content = wire.refused(refusal, wrapped=wrapped)
             headers.append((b"content-length", b"%d" % len(content)))
             await pass_on({"type": "http.response.start", "status": status, "headers": headers})
@@ -176,8 +176,8 @@ async def answer_frames(app: Any, path: Path) -> asyncio.Server:
     """Answer the workers' requests with an ASGI application; return the server, which listens."""
 
     async def answer(frame: Frame, writer: asyncio.StreamWriter) -> None:
-        number, method, place, headers, body = frame
-        scope = {"type": "http", "method": method, "path": place, "headers": headers}
+        number, method, place, query, headers, body = frame
+        scope = {"type": "http", "method": method, "path": place, "query_string": query, "headers": headers}
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body, "more_body": False}

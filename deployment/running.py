@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Protocol
 
 from policylab.deployment.admin import Admin
 from policylab.deployment.comparison import Comparison
@@ -18,6 +19,20 @@ from policylab.errors import PolicylabError
 logger = logging.getLogger(__name__)
 
 
+class Running(Protocol):
+    """An endpoint of whatever kind that runs in this process."""
+
+    @property
+    def config(self) -> EndpointConfig:
+        """The endpoint file."""
+
+    def tick(self) -> None:
+        """Look after what takes time; to be called a few times a second, on any thread."""
+
+    def close(self) -> None:
+        """Write what was captured and stop the threads."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunningEndpoint:
     """The parts of an endpoint that runs in this process."""
@@ -26,6 +41,15 @@ class RunningEndpoint:
     rollout: Rollout
     admin: Admin
 
+    @property
+    def config(self) -> EndpointConfig:
+        """The endpoint file."""
+        return self.server.config
+
+    def close(self) -> None:
+        """Write what was captured and stop the threads."""
+        self.server.close()
+
     def tick(self) -> None:
         """Look after the rollout and the comparison; to be called a few times a second."""
         self.rollout.tick()
@@ -33,7 +57,9 @@ class RunningEndpoint:
             self.server.comparison.tick()
 
 
-def start_endpoint(config: EndpointConfig, *, state_folder: Path | None = None) -> RunningEndpoint:
+def start_endpoint(
+    config: EndpointConfig, *, state_folder: Path | None = None, secret: bytes | None = None
+) -> RunningEndpoint:
     """Load an endpoint, or go on with the version and the update that its state folder tells of.
 
     Stored state holds as long as the endpoint file is the one it began with; a changed file begins anew.
@@ -41,6 +67,7 @@ def start_endpoint(config: EndpointConfig, *, state_folder: Path | None = None) 
     Args:
         config: with absolute paths.
         state_folder: of this endpoint alone; None keeps nothing beyond this process.
+        secret: without a state folder, makes decisions repeatable.
 
     Raises:
         BundleError: a bundle is refused.
@@ -56,7 +83,7 @@ def start_endpoint(config: EndpointConfig, *, state_folder: Path | None = None) 
     fleet = load_fleet(state.config, generation=state.generation)
     for name, weight in state.weights.items():
         fleet.variants[name].weight = weight
-    server = PolicyServer(fleet, secret=None if file is None else file.secret())
+    server = PolicyServer(fleet, secret=secret if file is None else file.secret())
     if config.comparison is not None:
         server.comparison = Comparison(server, config.comparison, folder=state_folder)
     rollout = Rollout(server, state, file=file)

@@ -22,9 +22,9 @@ from typing import Any, Protocol
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from policylab.deployment.app import EndpointApp, Receive, Scope, Send
 from policylab.deployment.endpoint import Limits
-from policylab.deployment.running import RunningEndpoint
+from policylab.deployment.http_app import Receive, Scope, Send
+from policylab.deployment.running import Running
 
 TICK_S = 0.25
 ANSWER_TIMEOUT_S = 75.0
@@ -209,8 +209,8 @@ def url_of(listener: socket.socket) -> str:
 
 
 def serve(
-    app: EndpointApp,
-    running: RunningEndpoint,
+    app: Drainable,
+    running: Running,
     *,
     listener: socket.socket,
     drain_s: float = 1.0,
@@ -227,11 +227,11 @@ def serve(
     """
     importlib.import_module("scipy.optimize")  # a promotion test needs it; imported then, it would hold requests up
     settle_memory()
-    limits = running.server.config.limits
+    limits = running.config.limits
     try:
         serve_app(app, limits, listener=listener, drain_s=drain_s, ready=ready, tick=running.tick)
     finally:
-        running.server.close()
+        running.close()
 
 
 def settle_memory() -> None:

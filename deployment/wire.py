@@ -28,8 +28,9 @@ INVOCATION_ID = b"amz-sdk-invocation-id"
 """The same for all attempts of one call of an AWS client."""
 REQUEST_ID = b"x-amzn-requestid"
 ERROR_TYPE = b"x-amzn-errortype"
+TARGET_MODEL = b"x-amzn-sagemaker-target-model"
 NOT_OFFERED = {
-    b"x-amzn-sagemaker-target-model": "TargetModel",
+    TARGET_MODEL: "TargetModel",
     b"x-amzn-sagemaker-target-container-hostname": "TargetContainerHostname",
     b"x-amzn-sagemaker-enable-explanations": "EnableExplanations",
     b"x-amzn-sagemaker-inference-component": "InferenceComponentName",
@@ -50,6 +51,9 @@ _ERRORS: dict[RefusalKind, tuple[int, str]] = {
     "method": (405, "ValidationError"),
     "throttled": (429, "ThrottlingException"),
     "busy": (503, "ServiceUnavailable"),
+    "conflict": (409, "ValidationError"),
+    "not_ready": (429, "ModelNotReadyException"),
+    "full": (507, "ModelError"),
     "failed": (500, "ModelError"),
 }
 
@@ -107,6 +111,11 @@ def json_response(document: object, *, status: int = 200, headers: list[tuple[by
     """Return a JSON document as a response."""
     body = json.dumps(document).encode()
     return status, [(b"content-type", b"application/json"), *(headers or [])], body
+
+
+def text_response(text: str) -> Response:
+    """Return metrics in Prometheus' text format as a response."""
+    return 200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], text.encode()
 
 
 def session_header(new_session: tuple[str, float]) -> tuple[bytes, bytes]:

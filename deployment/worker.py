@@ -49,9 +49,8 @@ def main(role: str, folder: Path) -> int:
 def keep(spec: Spec, path: Path) -> None:
     """Decide for all workers."""
     from policylab.deployment.access import access_for
-    from policylab.deployment.app import EndpointApp
-    from policylab.deployment.running import start_endpoint
     from policylab.deployment.serving import settle_memory, tick_forever
+    from policylab.deployment.starting import start_app
     from policylab.deployment.state import StateFile
 
     async def run() -> None:
@@ -66,13 +65,12 @@ def keep(spec: Spec, path: Path) -> None:
         server.close()
 
     with StateFile(spec.state).held():
-        running = start_endpoint(spec.config, state_folder=spec.state)
-        app = EndpointApp(running.server, access=access_for(spec.host), admin=running.admin)
+        app, running = start_app(spec.config, access=access_for(spec.host), state_folder=spec.state)
         settle_memory()
         try:
             asyncio.run(run())
         finally:
-            running.server.close()
+            running.close()
 
 
 def work(spec: Spec, path: Path) -> None:

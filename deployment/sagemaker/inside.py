@@ -6,6 +6,7 @@
 | POLICYLAB_ENDPOINT | what holds of the endpoint file inside, as JSON; without it, the bundle is served as it is |
 | SAGEMAKER_BIND_TO_PORT, POLICYLAB_HOST | where to listen; default: port 8080 of every address |
 | GET /ping, POST /invocations | answered once the policy is loaded |
+| SAGEMAKER_MULTI_MODEL=true, /models | the service loads and unloads bundles below /opt/ml/models |
 | SIGTERM | the requests under way are answered, then it ends |
 
 Whoever reaches the container is let in, for the service authorises clients before; pages that change the endpoint
@@ -25,12 +26,11 @@ from pathlib import Path
 
 from policylab.config import parse, validate
 from policylab.deployment.access import Access
-from policylab.deployment.app import EndpointApp
 from policylab.deployment.endpoint import EndpointConfig, endpoint_of_bundle
 from policylab.deployment.listening import bound_socket
-from policylab.deployment.running import start_endpoint
 from policylab.deployment.sagemaker.models import ENDPOINT
 from policylab.deployment.serving import serve
+from policylab.deployment.starting import start_app
 from policylab.errors import UserError
 
 ROOT, HOST = "POLICYLAB_ML_ROOT", "POLICYLAB_HOST"
@@ -50,8 +50,7 @@ def serve_container(environment: Mapping[str, str] = os.environ) -> None:
     config = endpoint_inside(environment)
     access = Access(admin_token=secrets.token_urlsafe(32))
     with contextlib.closing(bound_socket(environment.get(HOST, EVERY_ADDRESS), _port(environment))) as listener:
-        running = start_endpoint(config, state_folder=None)
-        app = EndpointApp(running.server, access=access, admin=running.admin)
+        app, running = start_app(config, access=access, state_folder=None)
         with contextlib.suppress(KeyboardInterrupt):  # how it is told to stop
             serve(app, running, listener=listener, drain_s=DRAIN_S, ready=_tell)
 
@@ -63,9 +62,10 @@ def endpoint_inside(environment: Mapping[str, str]) -> EndpointConfig:
         ConfigError: what POLICYLAB_ENDPOINT says breaks a rule.
         UserError: there is no bundle, or many are asked for.
     """
+    root = Path(environment.get(ROOT, "/opt/ml"))
     if environment.get(MANY, "").lower() == "true":
-        raise UserError(f"{MANY}: containers serve one model each; leave sagemaker.models out of the endpoint file")
-    model = Path(environment.get(ROOT, "/opt/ml")) / "model"
+        return _many_inside(environment, root / "models")
+    model = root / "model"
     if not (model / "manifest.json").is_file():
         raise UserError(f"{model}: no policy bundle; the model's data must be the model.tar.gz of a bundle")
     own = endpoint_of_bundle(model)
@@ -76,6 +76,17 @@ def endpoint_inside(environment: Mapping[str, str]) -> EndpointConfig:
         raise UserError(f"{ENDPOINT}: a container serves one variant; SageMaker divides the traffic among them")
     variant = told.variants[0].model_copy(update={"bundle": own.variants[0].bundle})
     return told.model_copy(update={"variants": (variant,)})
+
+
+def _many_inside(environment: Mapping[str, str], folder: Path) -> EndpointConfig:
+    """Return the endpoint of many models, which the service brings into the folder and tells by POST /models."""
+    told = parse(environment.get(ENDPOINT, '{"name": "policy", "models": {"folder": "models"}}'), ENDPOINT)
+    config = validate(EndpointConfig, told)
+    if config.models is None:
+        raise UserError(
+            f"{MANY}: {ENDPOINT} must have a section `models`, as sagemaker.models in the endpoint file makes"
+        )
+    return config.model_copy(update={"models": config.models.model_copy(update={"folder": folder})})
 
 
 def _port(environment: Mapping[str, str]) -> int:

@@ -30,7 +30,7 @@ DIGITS = 10
 ENDPOINT = "POLICYLAB_ENDPOINT"
 """Variable with the parts of the endpoint file that hold inside a container, as JSON."""
 
-MODEL = "/opt/ml/model"
+MODEL, MODELS = "/opt/ml/model", "/opt/ml/models"
 CONTAINER_SECTIONS = ("limits", "sessions", "fallback", "bounds")
 
 
@@ -96,8 +96,12 @@ def _many(hosting: HostingSettings) -> dict[str, Any]:
 
 def _container_file(config: EndpointConfig, variant: VariantSettings | ShadowSettings) -> str:
     """Return the endpoint file of one container: this variant alone, without what SageMaker does around it."""
-    own = {"name": variant.name, "bundle": MODEL, "exploration": variant.exploration}
-    document: dict[str, Any] = {"name": config.name, "variants": [own]}
+    document: dict[str, Any] = {"name": config.name}
+    if config.sagemaker is not None and config.sagemaker.models is not None:
+        said = {} if config.models is None else config.models.model_dump(mode="json", exclude_defaults=True)
+        document["models"] = {**said, "folder": MODELS, "exploration": variant.exploration}
+    else:
+        document["variants"] = [{"name": variant.name, "bundle": MODEL, "exploration": variant.exploration}]
     for section in CONTAINER_SECTIONS:
         settings = getattr(config, section)
         if settings is not None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policylab.aws.service_model import structure_findings
+from policylab.deployment.endpoint import ShadowSettings, VariantSettings
+from policylab.deployment.mode_settings import VARIANT
 from policylab.deployment.sagemaker.configuration import configuration_request
 from policylab.deployment.sagemaker.losses import losses
 from policylab.deployment.sagemaker.models import model_data, model_request
@@ -19,7 +21,7 @@ from policylab.errors import ConfigError, MissingExtraError
 from policylab.findings import Finding, raise_errors
 
 if TYPE_CHECKING:
-    from policylab.deployment.endpoint import EndpointConfig, ShadowSettings, VariantSettings
+    from policylab.deployment.endpoint import EndpointConfig
     from policylab.deployment.sagemaker.settings import HostingSettings
 
 Request = dict[str, Any]
@@ -125,6 +127,7 @@ def hosting_plan(config: EndpointConfig) -> HostingPlan:
         raise ConfigError(
             "the endpoint file has no section `sagemaker`; add one with role_arn, image and s3_prefix (docs/serving.md)"
         )
+    config = _with_variants(config)
     plan = _plan(config, hosting)
     findings = [*rule_findings(config, hosting)]
     try:
@@ -133,6 +136,18 @@ def hosting_plan(config: EndpointConfig) -> HostingPlan:
     except MissingExtraError as error:
         return dataclasses.replace(plan, findings=tuple(findings), unchecked=str(error))
     return dataclasses.replace(plan, findings=tuple({str(found): found for found in findings}.values()))
+
+
+def _with_variants(config: EndpointConfig) -> EndpointConfig:
+    """Return the endpoint as SageMaker has it, whose endpoints of many models have a variant too."""
+    if config.models is None:
+        return config
+    if config.sagemaker is None or config.sagemaker.models is None:
+        raise ConfigError(
+            "sagemaker.models: must name the prefix in S3 with the archives of `models`, s3://BUCKET/PREFIX"
+        )
+    variant = VariantSettings(name=VARIANT, bundle=config.models.folder, exploration=config.models.exploration)
+    return config.model_copy(update={"variants": (variant,)})
 
 
 def _plan(config: EndpointConfig, hosting: HostingSettings) -> HostingPlan:

@@ -64,6 +64,10 @@ def test_the_file_of_the_documentation_is_valid() -> None:
     file, *sections = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     config = validate(EndpointConfig, parse("".join([file, *sections]), "serving.md"))
     assert (config.name, config.guardrail.steps) == ("lake", (0.1, 1.0))
+    others = re.findall(r"^```yaml \w+\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert others
+    for other in others:
+        validate(EndpointConfig, parse(other, "serving.md"))
 
 
 def test_a_bundle_alone_is_an_endpoint(

@@ -19,10 +19,9 @@ def serve(arguments: argparse.Namespace) -> int:
     """Serve a policy bundle or an endpoint file until it is told to stop."""
     required_modules()
     from policylab.deployment.access import access_for
-    from policylab.deployment.app import EndpointApp
     from policylab.deployment.listening import bound_socket
-    from policylab.deployment.running import start_endpoint
     from policylab.deployment.serving import serve as serve_endpoint
+    from policylab.deployment.starting import start_app
 
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("policylab").setLevel(logging.INFO)  # every step of an update
@@ -35,8 +34,7 @@ def serve(arguments: argparse.Namespace) -> int:
     if arguments.workers:
         return _serve_by_workers(arguments, config, state=state)
     with contextlib.closing(bound_socket(arguments.host, arguments.port)) as listener, _held(state):
-        running = start_endpoint(config, state_folder=state)
-        app = EndpointApp(running.server, access=access, admin=running.admin)
+        app, running = start_app(config, access=access, state_folder=state)
 
         def ready(url: str) -> None:
             _announce(arguments, config.name, url=url)
@@ -144,6 +142,7 @@ def invoke(arguments: argparse.Namespace) -> int:
     """Ask for a decision."""
     headers = {
         "x-amzn-sagemaker-target-variant": arguments.variant,
+        "x-amzn-sagemaker-target-model": arguments.model,
         "x-amzn-sagemaker-inference-id": arguments.inference_id,
         "x-amzn-sagemaker-session-id": arguments.session,
     }
@@ -203,7 +202,19 @@ def weight_pair(text: str) -> tuple[str, float]:
         raise UserError(f"weights are VARIANT=NUMBER, such as stable=0.9, got {text!r}") from None
 
 
+def _models_text(document: dict[str, Any]) -> str:
+    models = document["models"]
+    return (
+        f"{document['name']}: {document['status']}, {document['requests']:,} requests\n"
+        f"{models['loaded']:,} models loaded of {models['folder']}, {models['memory_mb']:.1f} of "
+        f"{models['memory_limit_mb']:g} MB; {models['loads']:,} loads, {models['unloads']:,} unloads, "
+        f"{models['failures']:,} refused"
+    )
+
+
 def _status_text(document: dict[str, Any]) -> str:
+    if "models" in document:
+        return _models_text(document)
     heads = ["variant", "version", "share", "requests", "fallbacks", "failures", "p99 ms"]
     rows = [
         [
@@ -220,6 +231,9 @@ def _status_text(document: dict[str, Any]) -> str:
     lines = [f"{document['name']}: {document['status']}, generation {document['generation']}", columns([heads, *rows])]
     for one in document["shadows"]:
         lines.append(f"shadow {one['name']}: {one['decisions']:,} answers, {one['agreeing']:,} the same")
+    if document.get("asynchronous"):
+        queue = ", ".join(f"{n:,} {state}" for state, n in document["asynchronous"].items())
+        lines.append(f"asynchronous invocations: {queue}")
     lines += _comparison_lines(document.get("comparison"))
     if document["update"]:
         under_way = document["update"]

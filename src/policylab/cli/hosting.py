@@ -80,6 +80,7 @@ def invoke(arguments: argparse.Namespace) -> int:
         "ContentType": "application/json",
         "Accept": "application/json",
         "TargetVariant": arguments.variant,
+        "TargetModel": arguments.model,
         "InferenceId": arguments.inference_id,
         "SessionId": arguments.session,
     }

@@ -281,6 +281,7 @@ def _endpoint_commands(endpoint: argparse.ArgumentParser) -> None:
     invoke.add_argument("observation", metavar="JSON", help="such as 3 or '[0.1, 0.2]'")
     invoke.add_argument("--mask", metavar="BITS", help="allowed actions, such as 1011")
     invoke.add_argument("--variant", metavar="NAME", help="the variant to ask, whatever its weight")
+    invoke.add_argument("--model", metavar="NAME", help="of an endpoint of many models: path of its bundle")
     invoke.add_argument("--inference-id", metavar="ID", help="names the request: a retry gets the same answer")
     invoke.add_argument("--session", metavar="ID", help="keeps requests on one variant")
     reward = command("reward", text="report the reward of a decision")

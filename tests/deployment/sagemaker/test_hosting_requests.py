@@ -11,6 +11,7 @@ from policylab.agents.bundle import load_bundle
 from policylab.cli.main import main
 from policylab.deployment.endpoint import load_endpoint
 from policylab.deployment.sagemaker.plan import hosting_plan
+from policylab.errors import ConfigError
 
 pytest.importorskip("botocore")
 BOTH = [{"name": "stable", "weight": 3}, {"name": "next", "weight": 1, "exploration": False}]
@@ -52,6 +53,21 @@ FULL = {
         "transform": {"input": "s3://bucket/observations/", "join_input": True},
     },
 }
+
+
+def test_many_models_share_a_variant(write, bundles):
+    path = write(variants=[], models={"folder": str(bundles["left"].parent), "memory_mb": 256},
+                 sagemaker={"models": "s3://bucket/zoo"})  # fmt: skip
+    plan = plan_of(path).require_valid()
+    container = plan.models[0]["PrimaryContainer"]
+    assert (container["Mode"], container["ModelDataUrl"]) == ("MultiModel", "s3://bucket/zoo/")
+    assert json.loads(container["Environment"]["POLICYLAB_ENDPOINT"])["models"] == {
+        "folder": "/opt/ml/models", "memory_mb": 256.0, "exploration": True,
+    }  # fmt: skip
+    assert [one["VariantName"] for one in plan.configuration["ProductionVariants"]] == ["AllTraffic"]
+    assert plan.uploads == {}
+    with pytest.raises(ConfigError, match=r"sagemaker\.models: must name the prefix in S3"):
+        plan_of(write(variants=[], models={"folder": str(bundles["left"].parent)}))
 
 
 @pytest.fixture

@@ -74,6 +74,21 @@ def test_the_container_answers_the_contract_and_ends_when_told(container):
     assert process.wait(60) == 0
 
 
+def test_the_service_loads_and_unloads_models(root, container):
+    shutil.copytree(root / "model", root / "models" / "0a1b" / "model")
+    told = {"name": "lake", "models": {"folder": "/opt/ml/models"}}
+    _, address = container(SAGEMAKER_MULTI_MODEL="true", POLICYLAB_ENDPOINT=json.dumps(told))
+    place = str(root / "models" / "0a1b" / "model")
+    load = json.dumps({"model_name": "0a1b", "url": place}).encode()
+    assert post(address, "/models", load) == {"modelName": "0a1b", "modelUrl": place}
+    assert post(address, "/models/0a1b/invoke", b"3")["action"] == 2
+    unload = urllib.request.Request(f"{address}/models/0a1b", method="DELETE")
+    urllib.request.urlopen(unload, timeout=30).close()
+    with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+        post(address, "/models/0a1b/invoke", b"3")
+    refused.value.close()
+
+
 def test_without_a_file_the_bundle_is_served_as_it_is(root):
     config = endpoint_inside({"POLICYLAB_ML_ROOT": str(root)})
     assert [str(variant.bundle) for variant in config.variants] == [str(root / "model")]
@@ -82,7 +97,17 @@ def test_without_a_file_the_bundle_is_served_as_it_is(root):
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"SAGEMAKER_MULTI_MODEL": "true"}, "serve one model each"),
+        (
+            {"SAGEMAKER_MULTI_MODEL": "true", "POLICYLAB_ENDPOINT": '{"name": "l", "variants": []}'},
+            "needs at least one variant",
+        ),
+        (
+            {
+                "SAGEMAKER_MULTI_MODEL": "true",
+                "POLICYLAB_ENDPOINT": '{"name": "l", "variants": [{"name": "a", "bundle": "x"}]}',
+            },
+            "must have a section `models`",
+        ),
         (
             {"POLICYLAB_ENDPOINT": '{"name": "lake", "variants": [{"name": "a", "bundel": "x"}]}'},
             "did you mean 'bundle'",
