@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, JsonValue, field_validator, model_va
 
 from policylab.config import Document, Settings, assign, read, validate
 from policylab.deployment.guardrail_settings import ComparisonSettings, Guardrail
-from policylab.deployment.mode_settings import ModelsSettings
+from policylab.deployment.mode_settings import AsynchronousSettings, ModelsSettings
 from policylab.deployment.sagemaker.settings import HostingSettings
 from policylab.errors import ConfigError
 from policylab.files import content_hash
@@ -146,6 +146,7 @@ class EndpointConfig(Settings):
     )
     models: ModelsSettings | None = Field(default=None, description="many policies, of which requests name one")
     shadows: tuple[ShadowSettings, ...] = Field(default=(), max_length=10)
+    asynchronous: AsynchronousSettings | None = Field(default=None, description="default: answers at once")
     limits: Limits = Limits()
     sessions: SessionSettings = SessionSettings()
     fallback: FallbackSettings | None = Field(default=None, description="required with limits.deadline_ms")
@@ -180,7 +181,7 @@ class EndpointConfig(Settings):
 
     @model_validator(mode="after")
     def _models_alone(self) -> Self:
-        given = [name for name in ("variants", "shadows", "comparison") if getattr(self, name)]
+        given = [name for name in ("variants", "shadows", "comparison", "asynchronous") if getattr(self, name)]
         if self.models is not None and given:
             raise ValueError(f"an endpoint of many models has no {given[0]}; requests name their model, remove one")
         return self
@@ -212,6 +213,7 @@ class EndpointConfig(Settings):
                 "shadows": tuple(placed(shadow, "bundle") for shadow in self.shadows),
                 "capture": self.capture and placed(self.capture, "folder"),
                 "models": self.models and placed(self.models, "folder"),
+                "asynchronous": self.asynchronous and placed(self.asynchronous, "folder"),
             }
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from policylab.config import Settings
+from policylab.launchers.sagemaker.settings import S3Uri
 
 VARIANT = "AllTraffic"
 """The one variant of an endpoint of many models, under the name that SageMaker's own tools give it."""
@@ -33,3 +34,17 @@ class ModelsSettings(Settings):
         description="how long a request waits for its model; then it gets 429, and loading goes on",
     )
     exploration: bool = Field(default=True, description="draw actions from the policies; false: deterministic")
+
+
+class AsynchronousSettings(Settings):
+    """Requests and answers through files; the endpoint then takes no others.
+
+    A location ``s3://BUCKET/KEY`` is the file FOLDER/BUCKET/KEY. The queue is FOLDER/.queue/NAME, on disk.
+    """
+
+    folder: Path = Field(description="of all locations and of the queue, relative to the endpoint file")
+    output: S3Uri | None = Field(default=None, description="prefix of answers; default: s3://NAME/output")
+    failures: S3Uri | None = Field(default=None, description="prefix of failures; default: s3://NAME/failures")
+    max_concurrent: int = Field(default=4, ge=1, le=1000, description="invocations at the same time")
+    max_waiting: int = Field(default=100_000, ge=1, le=10_000_000, description="invocations in the queue; more get 503")
+    input_bytes: int = Field(default=2**30, ge=1, le=2**30, description="largest input, also after decompression")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from policylab.deployment.access import Access
 from policylab.deployment.app import EndpointApp
+from policylab.deployment.async_app import AsyncApp, RunningAsync
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.http_app import HttpApp
 from policylab.deployment.models_app import ModelsApp, RunningModels
@@ -23,5 +24,8 @@ def start_app(config: EndpointConfig, *, access: Access, state_folder: Path | No
     if config.models is not None:
         models = RunningModels(config, state_folder=state_folder)
         return ModelsApp(models, access=access), models
+    if config.asynchronous is not None:
+        behind = RunningAsync(config, state_folder=state_folder)
+        return AsyncApp(behind, access=access), behind
     running = start_endpoint(config, state_folder=state_folder)
     return EndpointApp(running.server, access=access, admin=running.admin), running

@@ -15,6 +15,7 @@ from policylab.deployment.sagemaker.losses import losses
 from policylab.deployment.sagemaker.models import model_data, model_request
 from policylab.deployment.sagemaker.rules import rule_findings
 from policylab.deployment.sagemaker.scaling import policy_requests, target_requests
+from policylab.deployment.sagemaker.settings import AsynchronousHosting, HostingSettings
 from policylab.deployment.sagemaker.transform import transform_request
 from policylab.deployment.sagemaker.updates import alarm_requests, create_request, update_request, weights_request
 from policylab.errors import ConfigError, MissingExtraError
@@ -22,7 +23,6 @@ from policylab.findings import Finding, raise_errors
 
 if TYPE_CHECKING:
     from policylab.deployment.endpoint import EndpointConfig
-    from policylab.deployment.sagemaker.settings import HostingSettings
 
 Request = dict[str, Any]
 
@@ -127,7 +127,7 @@ def hosting_plan(config: EndpointConfig) -> HostingPlan:
         raise ConfigError(
             "the endpoint file has no section `sagemaker`; add one with role_arn, image and s3_prefix (docs/serving.md)"
         )
-    config = _with_variants(config)
+    config, hosting = _as_hosted(config, hosting)
     plan = _plan(config, hosting)
     findings = [*rule_findings(config, hosting)]
     try:
@@ -138,16 +138,22 @@ def hosting_plan(config: EndpointConfig) -> HostingPlan:
     return dataclasses.replace(plan, findings=tuple({str(found): found for found in findings}.values()))
 
 
-def _with_variants(config: EndpointConfig) -> EndpointConfig:
-    """Return the endpoint as SageMaker has it, whose endpoints of many models have a variant too."""
-    if config.models is None:
-        return config
-    if config.sagemaker is None or config.sagemaker.models is None:
-        raise ConfigError(
-            "sagemaker.models: must name the prefix in S3 with the archives of `models`, s3://BUCKET/PREFIX"
+def _as_hosted(config: EndpointConfig, hosting: HostingSettings) -> tuple[EndpointConfig, HostingSettings]:
+    """Return the endpoint as SageMaker has it: its modes are settings there, and many models have a variant too."""
+    if config.asynchronous is not None and hosting.asynchronous is None:
+        settings = config.asynchronous
+        same = AsynchronousHosting(
+            max_concurrent_per_instance=settings.max_concurrent, output=settings.output, failures=settings.failures
         )
-    variant = VariantSettings(name=VARIANT, bundle=config.models.folder, exploration=config.models.exploration)
-    return config.model_copy(update={"variants": (variant,)})
+        hosting = hosting.model_copy(update={"asynchronous": same})
+    if config.models is not None:
+        if hosting.models is None:
+            raise ConfigError(
+                "sagemaker.models: must name the prefix in S3 with the archives of `models`, s3://BUCKET/PREFIX"
+            )
+        variant = VariantSettings(name=VARIANT, bundle=config.models.folder, exploration=config.models.exploration)
+        config = config.model_copy(update={"variants": (variant,)})
+    return config, hosting
 
 
 def _plan(config: EndpointConfig, hosting: HostingSettings) -> HostingPlan:

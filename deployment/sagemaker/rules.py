@@ -57,6 +57,7 @@ def _serverless(config: EndpointConfig, hosting: HostingSettings) -> Iterator[Fi
     given: tuple[tuple[str, Any, str], ...] = (
         ("sagemaker.vpc", hosting.vpc and "a VPC", "private network"),
         ("sagemaker.models", hosting.models, "many models"),
+        ("asynchronous", config.asynchronous and "a section", "queue"),
         ("capture", config.capture and "a section", "data capture"),
         ("shadows", [one.name for one in config.shadows], "shadows"),
         ("variants", len(config.variants) > 1 and f"{len(config.variants)} variants", "several variants"),

@@ -289,6 +289,15 @@ class FolderStore(_Folders):
         """Return whether there is an object of exactly this name."""
         return self._path(uri).is_file()
 
+    def size(self, uri: str) -> int:
+        """Return the bytes of an object.
+
+        Raises:
+            NoSuchObjectError: there is none.
+        """
+        with self._reading(uri) as path:
+            return path.stat().st_size
+
     def list(self, prefix: str) -> list[StoredObject]:
         """Return the objects whose names begin with ``prefix``."""
         bucket, key = split_uri(prefix)

@@ -70,6 +70,18 @@ def test_many_models_share_a_variant(write, bundles):
         plan_of(write(variants=[], models={"folder": str(bundles["left"].parent)}))
 
 
+def test_an_asynchronous_endpoint_is_one_there_too(write):
+    section = {"folder": "s3", "output": "s3://answers/lake", "max_concurrent": 8}
+    plan = plan_of(write(asynchronous=section)).require_valid()
+    told = plan.configuration["AsyncInferenceConfig"]
+    assert told["ClientConfig"] == {"MaxConcurrentInvocationsPerInstance": 8}
+    assert told["OutputConfig"] == {
+        "S3OutputPath": "s3://answers/lake", "S3FailurePath": "s3://bucket/policylab/async/lake/failures",
+    }  # fmt: skip
+    plan = plan_of(write(asynchronous=section, sagemaker={"serverless": {}}))
+    assert any(found.path == "asynchronous" for found in plan.findings)
+
+
 @pytest.fixture
 def full(write, bundles):
     return write(variants=two(bundles), **FULL)
