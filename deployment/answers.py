@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,10 @@ from policylab.agents.bundle import Bundle
 from policylab.agents.space_json import value_to_json
 from policylab.deployment.bodies import CSV, JSON, NPY
 from policylab.deployment.decision import Answer, Decision
+
+JSON_LINES = "application/jsonlines"
+PIECE = 64
+"""Decisions of one piece of a stream: some 20 kB of JSON."""
 
 
 class AnswerWriter:
@@ -38,6 +42,17 @@ class AnswerWriter:
         if single:
             return self._encode(self._document(answer.decisions[0])), JSON
         return self._encode({"decisions": [self._document(one) for one in answer.decisions]}), JSON
+
+    def lines(self, answer: Answer, *, accept: str) -> tuple[Iterator[bytes], str]:
+        """Return pieces of a line for each decision, and their type: JSON lines, or CSV if only that is taken."""
+        csv = CSV in accept and JSON not in accept and "*/*" not in accept
+
+        def pieces() -> Iterator[bytes]:
+            for first in range(0, len(answer.decisions), PIECE):
+                some = answer.decisions[first : first + PIECE]
+                yield self._csv(some) if csv else b"".join(self._encode(self._document(one)) + b"\n" for one in some)
+
+        return pieces(), CSV if csv else JSON_LINES
 
     def _action(self, decision: Decision) -> Any:
         return decision.action if self._plain else value_to_json(self._space, decision.action)

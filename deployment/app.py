@@ -3,6 +3,7 @@
 | route | what |
 |---|---|
 | POST /endpoints/NAME/invocations | InvokeEndpoint, as an unmodified boto3 client calls it |
+| POST /endpoints/NAME/invocations-response-stream | InvokeEndpointWithResponseStream |
 | POST /invocations, GET /ping | what a container answers |
 | POST /endpoints/NAME/rewards | rewards by decision id |
 | GET /endpoints/NAME | status |
@@ -41,6 +42,7 @@ class EndpointApp(HttpApp):
         place = f"/endpoints/{server.config.name}"
         self.handlers = {
             f"{place}/invocations": {"POST": self._invoke},
+            f"{place}/invocations-response-stream": {"POST": self._stream},
             "/invocations": {"POST": self._invoke},
             "/ping": {"GET": self.ping, "HEAD": self.ping},
             f"{place}/rewards": {"POST": self._rewards},
@@ -58,6 +60,12 @@ class EndpointApp(HttpApp):
         if self.rate is not None:
             self.rate.take()
         return await self._invocations.answer(headers, await self.body(headers, receive, max_bytes=self.max_body))
+
+    async def _stream(self, headers: wire.Headers, receive: Receive) -> wire.Streamed:
+        self.access.check_client(headers)
+        if self.rate is not None:
+            self.rate.take()
+        return await self._invocations.stream(headers, await self.body(headers, receive, max_bytes=self.max_body))
 
     async def status(self) -> dict[str, object]:
         """Return how the endpoint stands."""

@@ -89,7 +89,8 @@ class AsyncApp(EndpointApp):
         self._name = running.config.name
         self._output = settings.output or f"s3://{self._name}/output"
         self._failures = settings.failures or f"s3://{self._name}/failures"
-        self.handlers[f"/endpoints/{self._name}/invocations"] = {"POST": self._refuse}
+        for end in ("invocations", "invocations-response-stream"):
+            self.handlers[f"/endpoints/{self._name}/{end}"] = {"POST": self._refuse}
         self.handlers[f"/endpoints/{self._name}/async-invocations"] = {"POST": self._enqueue}
 
     async def _refuse(self, headers: wire.Headers, receive: Receive) -> wire.Response:

@@ -5,9 +5,10 @@ The specification is ASGI 3 (asgi.readthedocs.io).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from policylab.deployment import wire
@@ -19,9 +20,9 @@ from policylab.deployment.limits import BufferedBodies, RateLimit
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Handler = Callable[[wire.Headers, Receive], Awaitable[wire.Response]]
+Handler = Callable[[wire.Headers, Receive], Awaitable[wire.Response | wire.Streamed]]
 
-INVOKED = ("/invocations", "/async-invocations")
+INVOKED = ("/invocations", "/async-invocations", "/invocations-response-stream")
 """Ends of the paths of SageMaker's runtime."""
 MAX_ADMIN_BYTES = 2**20
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class HttpApp:
         if scope["type"] != "http":
             return
         path = scope["path"]
+        body: bytes | Iterator[bytes]
         wrapped = path.startswith("/endpoints/") and path.endswith(INVOKED)
         try:
             handler = self.found(scope)
@@ -75,10 +77,16 @@ class HttpApp:
                 status=500,
                 headers=[(wire.ERROR_TYPE, b"InternalFailure")],
             )
-        headers.append((b"content-length", b"%d" % len(body)))
+        if isinstance(body, bytes):
+            headers.append((b"content-length", b"%d" % len(body)))
         if self.draining:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
+        if not isinstance(body, bytes):
+            for piece in body:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await asyncio.sleep(0)  # others are answered in between
+            body = b""
         await send({"type": "http.response.body", "body": body})
 
     def found(self, scope: Scope) -> Handler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from policylab.deployment import wire
+from policylab.deployment import event_stream, wire
 from policylab.deployment.answers import AnswerWriter
 from policylab.deployment.bodies import Asked, BodyReader, decompressed
 from policylab.deployment.decision import Answer, DecisionRequest, Refusal
@@ -42,6 +42,21 @@ class Invocations:
         answer = await self._decided(request_of(headers, asked, session_id=session_id))
         return self.response(headers, answer, single=asked.single)
 
+    async def stream(self, headers: wire.Headers, body: bytes) -> wire.Streamed:
+        """Return the response to one invocation as an event stream of lines, one for each decision.
+
+        They are decided together, as by `answer`: with one variant, and the same decisions for the same inference id.
+
+        Raises:
+            Refusal: it breaks a rule, or the policy failed and there is no fallback.
+        """
+        headers = event_stream.plain_headers(headers)
+        wire.check_offered(headers)
+        asked = self.asked(headers, self.plain(headers, body))
+        answer = await self._decided(request_of(headers, asked, session_id=wire.checked_session_id(headers)))
+        parts, content_type = self._writer.lines(answer, accept=headers.get(b"accept", b"").decode("latin-1"))
+        return event_stream.streamed(parts, headers=self._headers(answer, content_type))
+
     def answer_now(self, headers: wire.Headers, body: bytes) -> wire.Response:
         """Return the response to one invocation without a session, on any thread.
 
@@ -74,15 +89,18 @@ class Invocations:
         """Return the response that tells an answer."""
         accept = headers.get(b"accept", b"").decode("latin-1")
         content, content_type = self._writer.write(answer, single=single, accept=accept)
+        found = self._headers(answer, content_type)
+        if answer.new_session is not None:
+            found.append(wire.session_header(answer.new_session))
+        return 200, found, content
+
+    def _headers(self, answer: Answer, content_type: str) -> list[tuple[bytes, bytes]]:
         first = answer.decisions[0]
-        found = [
+        return [
             (b"content-type", content_type.encode()),
             (wire.INVOKED_VARIANT, first.variant.encode()),
             (wire.REQUEST_ID, first.decision_id[:32].encode()),
         ]
-        if answer.new_session is not None:
-            found.append(wire.session_header(answer.new_session))
-        return 200, found, content
 
     async def _decided(self, request: DecisionRequest) -> Answer:
         server = self.server

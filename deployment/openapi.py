@@ -37,6 +37,7 @@ def document(name: str, *, bundle: Bundle) -> dict[str, Any]:
         "security": [{}, {"token": []}],
         "paths": {
             f"{place}/invocations": {"post": {**invoke, "summary": "InvokeEndpoint of Amazon SageMaker"}},
+            f"{place}/invocations-response-stream": {"post": _stream(invoke)},
             "/invocations": {"post": {**invoke, "summary": "the same, as a container answers"}},
             "/ping": {"get": {"summary": "health", "responses": {"200": {"description": "in service"}, "503": _ERROR}}},
             f"{place}/rewards": {"post": _posted("report rewards of decisions", _REWARDS)},
@@ -118,6 +119,15 @@ def _invoke(bundle: Bundle) -> dict[str, Any]:
             },
         },
     }
+
+
+def _stream(invoke: dict[str, Any]) -> dict[str, Any]:
+    events = {
+        "description": "events of lines, one for each decision",
+        "content": {"application/vnd.amazon.eventstream": {}},
+    }
+    responses = {**invoke["responses"], "200": events}
+    return {**invoke, "responses": responses, "summary": "InvokeEndpointWithResponseStream of Amazon SageMaker"}
 
 
 def _asked(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:

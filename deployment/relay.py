@@ -118,7 +118,7 @@ class Keeper:
 
 
 def _repeatable(frame: Frame) -> bool:
-    return frame[1] in ("GET", "HEAD") or frame[2].endswith(("/invocations", "/invoke"))
+    return frame[1] in ("GET", "HEAD") or frame[2].endswith(("/invocations", "/invoke", "/invocations-response-stream"))
 
 
 class RelayApp:

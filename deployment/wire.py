@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from policylab.deployment.decision import NEW_SESSION, Refusal, RefusalKind
 
 Headers = Mapping[bytes, bytes]
 Response = tuple[int, list[tuple[bytes, bytes]], bytes]
+Streamed = tuple[int, list[tuple[bytes, bytes]], Iterator[bytes]]
+"""A response whose body comes piece by piece."""
 
 TARGET_VARIANT = b"x-amzn-sagemaker-target-variant"
 INFERENCE_ID = b"x-amzn-sagemaker-inference-id"

@@ -17,7 +17,18 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")
 pytest.importorskip("msgspec")
 
-PAGES = ("", "/invocations", "/rewards", "/weights", "/update", "/promote", "/rollback", "/nothing")
+PAGES = (
+    "",
+    "/invocations",
+    "/invocations-response-stream",
+    "/async-invocations",
+    "/rewards",
+    "/weights",
+    "/update",
+    "/promote",
+    "/rollback",
+    "/nothing",
+)
 KEYS = ("weights", "a", "b", "config", "name", "variants", "guardrail", "comparison", "full", "rewards", "decision_id",
         "reward", "reward_id", "observation", "observations", "mask", "masks", "episode", "step")  # fmt: skip
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

@@ -104,6 +104,31 @@ def test_boto3_aims_at_a_variant_and_names_requests(client: Any) -> None:
     assert len({answer["Body"].read() for answer in answers}) == 1  # the same decision again
 
 
+def test_boto3_reads_a_stream(client: Any) -> None:
+    observations = [i % 16 for i in range(100)]
+    body = json.dumps({"observations": observations}).encode()
+
+    def parts(**options: Any) -> list[bytes]:
+        answer = client.invoke_endpoint_with_response_stream(
+            EndpointName="lake", ContentType="application/json", **options
+        )
+        assert answer["InvokedProductionVariant"] in ("left", "soft")
+        assert answer["ContentType"] == ("text/csv" if "Accept" in options else "application/jsonlines")
+        return [event["PayloadPart"]["Bytes"] for event in answer["Body"]]  # botocore checks the checksums
+
+    streamed = parts(Body=body, InferenceId="stream")
+    assert len(streamed) > 1
+    decisions = [json.loads(line) for line in b"".join(streamed).splitlines()]
+    whole = client.invoke_endpoint(EndpointName="lake", Body=body, ContentType="application/json", InferenceId="stream")
+    assert decisions == json.loads(whole["Body"].read())["decisions"]  # one variant, and the same decisions
+    assert len(b"".join(parts(Body=body, Accept="text/csv")).splitlines()) == 100
+    assert json.loads(b"".join(parts(Body=b"3")))["source"] == "policy"
+    with pytest.raises(client.exceptions.ModelError, match="99"):
+        parts(Body=b"99")
+    with pytest.raises(client.exceptions.ClientError, match="cannot begin a session"):
+        parts(Body=b"3", SessionId="NEW_SESSION")
+
+
 def test_boto3_keeps_a_session(client: Any) -> None:
     opened = client.invoke_endpoint(
         EndpointName="lake", Body=b'{"requestType": "NEW_SESSION"}', SessionId="NEW_SESSION"

@@ -55,12 +55,15 @@ def test_all_workers_know_the_same(server: ServerProcess, bundles: dict[str, Pat
     assert request(server, json.dumps({"config": config}).encode(), **UPDATE)[0] == 200
     until(lambda: status(server)["generation"] == 2)
     assert {json.loads(request(server)[2])["action"] for _ in range(20)} == {2}
+    code, headers, content = request(server, b"[3, 4]", path="/endpoints/lake/invocations-response-stream")
+    assert (code, headers["content-type"]) == (200, "application/vnd.amazon.eventstream")
+    assert content.count(b"decision_id") == 2
     assert request(server, b"0" * 2_000_000)[0] == 413
     assert request(server, b"", path="/nothing", method="GET")[0] == 404
     assert raw(server, b"\0" * 1000, half_close=True)[:12] != b"HTTP/1.1 500"
     assert b"policylab_decisions_total" in request(server, b"", path="/metrics", method="GET")[2]
     assert server.stop() == 0
-    assert len(list(read_captured(tmp_path / "data", endpoint="lake"))) == 21
+    assert len(list(read_captured(tmp_path / "data", endpoint="lake"))) == 23
 
 
 def test_the_processes_end_with_their_parent(server: ServerProcess) -> None:
