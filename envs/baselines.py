@@ -23,7 +23,7 @@ _STOCK = "policylab.envs.supply.stock_rules"
 _HVAC = "policylab.envs.buildings.hvac_rules"
 _DIALOG = "policylab.envs.dialogs.dialog_rules"
 _ENERGY = "policylab.envs.buildings.energyplus"
-_ARMS = "policylab.envs.robot_rules"
+_ROBOTS = "policylab.envs.robot_rules"
 
 BASELINES = Registry(
     "baseline",
@@ -75,9 +75,10 @@ BASELINES = Registry(
         },
         "highway-fast-v0:keep_distance": "policylab.envs.driving_rules:keep_distance",
         "highway-v0:keep_distance": "policylab.envs.driving_rules:keep_distance",
-        "Reacher-v5:reach": f"{_ARMS}:reach",
-        "FetchReach-v4:straight": f"{_ARMS}:straight",
-        "FetchReachDense-v4:straight": f"{_ARMS}:straight",
+        "Reacher-v5:reach": f"{_ROBOTS}:reach",
+        "HalfCheetah-v5:gait": f"{_ROBOTS}:gait",
+        "FetchReach-v4:straight": f"{_ROBOTS}:straight",
+        "FetchReachDense-v4:straight": f"{_ROBOTS}:straight",
         "ALE/MsPacman-v5:sweep_and_flee": "policylab.envs.arcade_rules:sweep_and_flee",
         "policylab/MiniGridDoorKey-v0:shortest_way": "policylab.envs.grids.minigrid_rules:shortest_way",
         "LunarLander-v3:descend": f"{_CONTROL}:descend",

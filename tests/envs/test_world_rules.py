@@ -50,6 +50,14 @@ def test_the_arm_reaches_its_target_and_holds_it() -> None:
         assert np.linalg.norm(observation[-2:]) < 0.01, f"seed {seed}: 1 cm"
 
 
+def test_the_gait_runs_and_begins_anew_with_each_episode() -> None:
+    chosen = settings("HalfCheetah-v5")
+    rule = make_baseline(chosen.id, "gait", env=make_env(chosen))
+    returns = RolloutEvaluator(chosen, seed=0)(rule, episodes=3).episode_returns
+    assert min(returns) > 1900.0
+    assert RolloutEvaluator(chosen, seed=0)(rule, episodes=3).episode_returns == returns
+
+
 def test_the_gripper_reaches_its_goal() -> None:
     chosen = settings("FetchReach-v4")
     env = make_env(chosen)
