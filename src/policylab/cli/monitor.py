@@ -181,15 +181,48 @@ def stream(arguments: argparse.Namespace) -> int:
     return 1 if any(column.alarm_at is not None for column in found) else 0
 
 
+def divergence(arguments: argparse.Namespace) -> int:
+    """Say whether a proxy still goes with the true reward; exit code 1 if it does not."""
+    from policylab.monitoring.bias.rows import read_rows
+    from policylab.monitoring.causes.divergence import Correlation
+    from policylab.monitoring.causes.divergence import divergence as compare
+
+    rate = _share(arguments.false_alarm_rate, option="--false-alarm-rate")
+    names = (arguments.proxy, arguments.true)
+    sides = []
+    for given in (arguments.baseline, arguments.window):
+        columns_ = read_rows(Path(given), columns=names).columns
+        sides.append(Correlation.of(*_finite_pairs(*(columns_[name] for name in names), names=names), side=given))
+    found = compare(*sides, false_alarm_rate=rate)
+    rows = [["", "pairs", "correlation", "mean proxy", "mean true reward"]]
+    for name, side in (("baseline", found.baseline), ("window", found.window)):
+        rows.append([name, f"{side.n:,}", f"{side.value:.4g}", *(f"{mean:.4g}" for mean in side.means)])
+    document = {**dataclasses.asdict(found), "z": _finite(found.z), "verdict": found.verdict}
+    emit(arguments, document, text=lambda: f"{columns(rows)}\n{found.verdict} (p-value {found.p_value:.2g})")
+    return 1 if found.diverged else 0
+
+
+def _finite_pairs(proxy: Any, truth: Any, *, names: tuple[str, str]) -> tuple[Any, Any]:
+    import numpy as np
+
+    first, second = (_plain_numbers(values, name=name) for values, name in zip((proxy, truth), names, strict=True))
+    usable = np.isfinite(first) & np.isfinite(second)
+    return first[usable], second[usable]
+
+
 def _numbers(values: Any, *, name: str) -> Any:
     import numpy as np
 
+    found = _plain_numbers(values, name=name)
+    return found[np.isfinite(found)]
+
+
+def _plain_numbers(values: Any, *, name: str) -> Any:
     from policylab.errors import UserError
 
     if values.dtype.kind not in "iufb":
         raise UserError(f"column {name!r} holds no numbers")
-    found = values.astype(np.float64)
-    return found[np.isfinite(found)]
+    return values.astype("float64")
 
 
 def _finite(value: float) -> float | None:

@@ -63,6 +63,13 @@ def _monitor_commands(monitor: argparse.ArgumentParser) -> None:
     _schedule_commands(command)
     text = "watch columns value by value; exit code 1 on an alarm"
     _stream_arguments(command("stream", text=text), data=data)
+    text = "say whether a proxy of the reward still goes with the true one; exit code 1 if not"
+    divergence = command("divergence", text=text)
+    divergence.add_argument("baseline", metavar="BASELINE", help=f"pairs in the order of time: {data}")
+    divergence.add_argument("window", metavar="WINDOW", help="the same, of another time")
+    divergence.add_argument("--proxy", required=True, metavar="COLUMN", help="what the policy was trained for")
+    divergence.add_argument("--true", required=True, metavar="COLUMN", help="what it is meant to earn")
+    rate(divergence)
 
 
 def _stream_arguments(stream: argparse.ArgumentParser, *, data: str) -> None:
