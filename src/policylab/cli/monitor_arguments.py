@@ -36,13 +36,8 @@ def _monitor_commands(monitor: argparse.ArgumentParser) -> None:
         added.add_argument("data", nargs="+", metavar="DATA", help=profiles)
         added.add_argument("--columns", metavar="A,B", help="look at these columns alone")
     baseline.add_argument("--out", required=True, metavar="DIR", help="folder that receives the baseline")
-    check.add_argument("--baseline", required=True, metavar="DIR", help="folder of `policylab monitor baseline`")
-    check.add_argument("--out", default="monitor", metavar="DIR", help="folder for the results (default: monitor)")
+    _check_arguments(check)
     rate(check)
-    check.add_argument(
-        "--false-discovery-rate", type=float, metavar="Q",
-        help="instead: on average at most this share of what is called drifted or less complete is so by chance",
-    )  # fmt: skip
     bias = command("bias", text="measure bias between two facets of a data set")
     bias.add_argument("data", metavar="DATA", help=data)
     _bias_arguments(bias)
@@ -65,11 +60,17 @@ def _monitor_commands(monitor: argparse.ArgumentParser) -> None:
     _stream_arguments(command("stream", text=text), data=data)
     text = "say whether a proxy of the reward still goes with the true one; exit code 1 if not"
     divergence = command("divergence", text=text)
-    divergence.add_argument("baseline", metavar="BASELINE", help=f"pairs in the order of time: {data}")
-    divergence.add_argument("window", metavar="WINDOW", help="the same, of another time")
-    divergence.add_argument("--proxy", required=True, metavar="COLUMN", help="what the policy was trained for")
-    divergence.add_argument("--true", required=True, metavar="COLUMN", help="what it is meant to earn")
+    _divergence_arguments(divergence, data=data)
     rate(divergence)
+
+
+def _check_arguments(check: argparse.ArgumentParser) -> None:
+    check.add_argument("--baseline", required=True, metavar="DIR", help="folder of `policylab monitor baseline`")
+    check.add_argument("--out", default="monitor", metavar="DIR", help="folder for the results (default: monitor)")
+    check.add_argument(
+        "--false-discovery-rate", type=float, metavar="Q",
+        help="instead of a false-alarm rate: the most of what is called drifted or less complete that is so by chance",
+    )  # fmt: skip
 
 
 def _stream_arguments(stream: argparse.ArgumentParser, *, data: str) -> None:
@@ -79,6 +80,13 @@ def _stream_arguments(stream: argparse.ArgumentParser, *, data: str) -> None:
     stream.add_argument(
         "--run-length", type=float, default=1e6, metavar="N", help="expected values before a false alarm (default: 1e6)"
     )
+
+
+def _divergence_arguments(divergence: argparse.ArgumentParser, *, data: str) -> None:
+    divergence.add_argument("baseline", metavar="BASELINE", help=f"pairs in the order of time: {data}")
+    divergence.add_argument("window", metavar="WINDOW", help="the same, of another time")
+    divergence.add_argument("--proxy", required=True, metavar="COLUMN", help="what the policy was trained for")
+    divergence.add_argument("--true", required=True, metavar="COLUMN", help="what it is meant to earn")
 
 
 def _schedule_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
