@@ -354,6 +354,18 @@ def test_a_damaged_baseline_of_quality_is_one_clear_error(
     assert "good/statistics.json" in found["checks"][0]["text"]
 
 
+def test_decisions_are_of_the_window_of_their_time_whatever_file_holds_them(monitor: Path) -> None:
+    run(monitor, START + timedelta(minutes=1))
+    traffic(monitor.parent / "data", 2)
+    hours = monitor.parent / "data/captured/lake/a/2026/01/31"
+    early = hours / "16/1.jsonl"
+    lines = early.read_bytes().splitlines(keepends=True)
+    early.write_bytes(b"".join(reversed(lines[:100])))
+    (hours / "17/0.jsonl").write_bytes(b"".join(lines[100:]))  # of a clock that is an hour ahead
+    found = run(monitor, START + timedelta(hours=2, minutes=1))
+    assert [one["checks"][0]["result"]["n_window"] for one in found] == [120, 120]
+
+
 def test_a_torn_last_line_is_left_out(monitor: Path) -> None:
     run(monitor, START + timedelta(minutes=1))
     traffic(monitor.parent / "data", 1)
