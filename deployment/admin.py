@@ -17,7 +17,7 @@ from policylab.deployment.reported import take_rewards
 from policylab.deployment.rollout import Rollout
 from policylab.errors import PolicylabError, StorageError
 
-FIXED = ("name", "models", "asynchronous", "limits", "sessions", "capture", "comparison")
+FIXED = ("name", "models", "asynchronous", "serverless", "limits", "sessions", "capture", "comparison")
 """Sections that hold for as long as the server runs."""
 
 

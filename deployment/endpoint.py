@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, JsonValue, field_validator, model_va
 
 from policylab.config import Document, Settings, assign, read, validate
 from policylab.deployment.guardrail_settings import ComparisonSettings, Guardrail
-from policylab.deployment.mode_settings import AsynchronousSettings, ModelsSettings
+from policylab.deployment.mode_settings import AsynchronousSettings, ModelsSettings, ServerlessSettings
 from policylab.deployment.sagemaker.settings import HostingSettings
 from policylab.errors import ConfigError
 from policylab.files import content_hash
@@ -147,6 +147,7 @@ class EndpointConfig(Settings):
     models: ModelsSettings | None = Field(default=None, description="many policies, of which requests name one")
     shadows: tuple[ShadowSettings, ...] = Field(default=(), max_length=10)
     asynchronous: AsynchronousSettings | None = Field(default=None, description="default: answers at once")
+    serverless: ServerlessSettings | None = Field(default=None, description="default: policies stay in memory")
     limits: Limits = Limits()
     sessions: SessionSettings = SessionSettings()
     fallback: FallbackSettings | None = Field(default=None, description="required with limits.deadline_ms")
@@ -181,9 +182,19 @@ class EndpointConfig(Settings):
 
     @model_validator(mode="after")
     def _models_alone(self) -> Self:
-        given = [name for name in ("variants", "shadows", "comparison", "asynchronous") if getattr(self, name)]
+        given = [
+            name for name in ("variants", "shadows", "comparison", "asynchronous", "serverless") if getattr(self, name)
+        ]
         if self.models is not None and given:
             raise ValueError(f"an endpoint of many models has no {given[0]}; requests name their model, remove one")
+        return self
+
+    @model_validator(mode="after")
+    def _serverless_alone(self) -> Self:
+        given = [name for name in ("shadows", "comparison", "asynchronous") if getattr(self, name)]
+        if self.serverless is not None and (given or len(self.variants) > 1):
+            what = given[0] if given else "second variant"
+            raise ValueError(f"a serverless endpoint has no {what}, as on SageMaker; remove one of them")
         return self
 
     @model_validator(mode="after")

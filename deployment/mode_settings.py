@@ -48,3 +48,12 @@ class AsynchronousSettings(Settings):
     max_concurrent: int = Field(default=4, ge=1, le=1000, description="invocations at the same time")
     max_waiting: int = Field(default=100_000, ge=1, le=10_000_000, description="invocations in the queue; more get 503")
     input_bytes: int = Field(default=2**30, ge=1, le=2**30, description="largest input, also after decompression")
+
+
+class ServerlessSettings(Settings):
+    """Policies are in memory only while they are asked."""
+
+    idle_s: float = Field(
+        default=300.0, gt=0.0, le=86_400.0, description="time without a request until they are unloaded"
+    )
+    max_concurrency: int = Field(default=5, ge=1, le=200, description="requests at the same time; more get 429")

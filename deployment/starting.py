@@ -11,6 +11,7 @@ from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.http_app import HttpApp
 from policylab.deployment.models_app import ModelsApp, RunningModels
 from policylab.deployment.running import Running, start_endpoint
+from policylab.deployment.serverless_app import RunningServerless, ServerlessApp
 
 
 def start_app(config: EndpointConfig, *, access: Access, state_folder: Path | None) -> tuple[HttpApp, Running]:
@@ -27,5 +28,8 @@ def start_app(config: EndpointConfig, *, access: Access, state_folder: Path | No
     if config.asynchronous is not None:
         behind = RunningAsync(config, state_folder=state_folder)
         return AsyncApp(behind, access=access), behind
+    if config.serverless is not None:
+        serverless = RunningServerless(config, state_folder=state_folder)
+        return ServerlessApp(serverless, access=access), serverless
     running = start_endpoint(config, state_folder=state_folder)
     return EndpointApp(running.server, access=access, admin=running.admin), running

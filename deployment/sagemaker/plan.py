@@ -15,7 +15,7 @@ from policylab.deployment.sagemaker.losses import losses
 from policylab.deployment.sagemaker.models import model_data, model_request
 from policylab.deployment.sagemaker.rules import rule_findings
 from policylab.deployment.sagemaker.scaling import policy_requests, target_requests
-from policylab.deployment.sagemaker.settings import AsynchronousHosting, HostingSettings
+from policylab.deployment.sagemaker.settings import AsynchronousHosting, HostingSettings, ServerlessHosting
 from policylab.deployment.sagemaker.transform import transform_request
 from policylab.deployment.sagemaker.updates import alarm_requests, create_request, update_request, weights_request
 from policylab.errors import ConfigError, MissingExtraError
@@ -146,6 +146,9 @@ def _as_hosted(config: EndpointConfig, hosting: HostingSettings) -> tuple[Endpoi
             max_concurrent_per_instance=settings.max_concurrent, output=settings.output, failures=settings.failures
         )
         hosting = hosting.model_copy(update={"asynchronous": same})
+    if config.serverless is not None and hosting.serverless is None:
+        same_limit = ServerlessHosting(max_concurrency=config.serverless.max_concurrency)
+        hosting = hosting.model_copy(update={"serverless": same_limit})
     if config.models is not None:
         if hosting.models is None:
             raise ConfigError(

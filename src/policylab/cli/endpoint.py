@@ -212,9 +212,21 @@ def _models_text(document: dict[str, Any]) -> str:
     )
 
 
+def _serverless_text(document: dict[str, Any]) -> str:
+    serverless = document.pop("serverless")
+    last = serverless["last_cold_start_ms"]
+    line = f"serverless: {serverless['cold_starts']:,} cold starts" + (
+        "" if last is None else f", the last {last:.3g} ms"
+    )
+    head = _status_text(document) if serverless["awake"] else f"{document['name']}: {document['status']}, asleep"
+    return f"{head}\n{line}"
+
+
 def _status_text(document: dict[str, Any]) -> str:
     if "models" in document:
         return _models_text(document)
+    if "serverless" in document:
+        return _serverless_text(document)
     heads = ["variant", "version", "share", "requests", "fallbacks", "failures", "p99 ms"]
     rows = [
         [

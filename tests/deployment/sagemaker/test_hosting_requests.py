@@ -82,6 +82,12 @@ def test_an_asynchronous_endpoint_is_one_there_too(write):
     assert any(found.path == "asynchronous" for found in plan.findings)
 
 
+def test_a_serverless_endpoint_is_one_there_too(write):
+    plan = plan_of(write(serverless={"max_concurrency": 7})).require_valid()
+    (variant,) = plan.configuration["ProductionVariants"]
+    assert variant["ServerlessConfig"] == {"MemorySizeInMB": 2048, "MaxConcurrency": 7}
+
+
 @pytest.fixture
 def full(write, bundles):
     return write(variants=two(bundles), **FULL)
