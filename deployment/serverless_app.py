@@ -2,9 +2,9 @@
 
     asleep --request--> waking (the cold start, which is measured) --> awake --idle_s without a request--> asleep
 
-Requests that come while it wakes wait for it. Asleep, it holds nothing of the endpoint but its file; health, status and
-metrics do not wake it. What is stored in the state folder (weights, an update, the secret) is there at the next waking;
-sessions, answers to retries and the ids of rewards are forgotten, as where machines come and go.
+Requests that come while it wakes wait for it. Asleep, it holds nothing of the endpoint but its file; health, status,
+metrics and the description do not wake it. What is stored in the state folder (weights, an update, the secret) is there
+when it wakes; sessions, answers to retries and the ids of rewards are forgotten, as where machines come and go.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from policylab.deployment import prometheus, wire
+from policylab.deployment import openapi, prometheus, wire
 from policylab.deployment.access import Access
 from policylab.deployment.app import EndpointApp
 from policylab.deployment.decision import Refusal
@@ -43,8 +43,9 @@ class RunningServerless:
     """
 
     def __init__(self, config: EndpointConfig, *, state_folder: Path | None = None) -> None:
-        load_fleet(config)  # what is wrong is told now, not to the first client
+        fleet = load_fleet(config)  # what is wrong is told now, not to the first client
         self.config = config
+        self.description = openapi.document(config.name, bundle=fleet.bundle)
         self.cold_starts_s: list[float] = []
         self.awake: RunningEndpoint | None = None
         self._temporary = tempfile.TemporaryDirectory(prefix="policylab-") if state_folder is None else None
@@ -99,11 +100,12 @@ class ServerlessApp(HttpApp):
             "/promote",
             "/rollback",
         )
-        self._waking_pages = {"/invocations", "/openapi.json", *(f"{self._place}{page}" for page in pages)}
+        self._waking_pages = {"/invocations", *(f"{self._place}{page}" for page in pages)}
         self.handlers = {
             "/ping": {"GET": self.ping, "HEAD": self.ping},
             self._place: {"GET": self._status},
             "/metrics": {"GET": self._metrics},
+            "/openapi.json": {"GET": self._openapi},
         }
 
     def found(self, scope: Scope) -> Handler:
@@ -197,3 +199,7 @@ class ServerlessApp(HttpApp):
             ],
         )
         return wire.text_response(own + ("" if self._app is None else await self._app.metrics()))
+
+    async def _openapi(self, headers: wire.Headers, receive: Receive) -> wire.Response:
+        self.access.check_client(headers)
+        return wire.json_response(self._running.description)
