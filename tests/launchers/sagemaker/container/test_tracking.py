@@ -31,7 +31,7 @@ def server(tmp_path_factory, free_port):
             stderr=log,
             process_group=0,
         )
-    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 600
     try:
         while True:
             try:
@@ -80,14 +80,33 @@ SEARCH = (
     "search: {space: {parameters: {agent.learning_rate: {kind: continuous, low: 0.1, high: 0.5}}}, limits: {trials: 2}}"
 )
 EXPERIMENT = """
-env: {id: FrozenLake-v1}
+env: {id: "patient_module:Patient-v0"}
 agent: {kind: q_learning, learning_rate: 0.1, discount: 0.99, execution: plain}
 budget: {steps: 4000}
 seeds: {tune: 1, confirm: 1}
 evaluation: {marks: 4, episodes: 5, final_episodes: 20}
-tracking: {kind: mlflow, flush_s: 0.5}
-launcher: {kind: sagemaker, emulate: true, parallel: 1}
+tracking: {kind: mlflow, flush_s: 0.5, timeout_s: 600}
+launcher: {kind: sagemaker, emulate: true, parallel: 1, include: [patient_module.py]}
 """
+PATIENT = """
+import json, os, time, urllib.request
+import gymnasium
+
+def is_tracked(order):
+    query = {"experiment_ids": ["%s"], "filter": "tags.`policylab.job` = '" + os.environ["TRAINING_JOB_NAME"] + "'"}
+    address = order["uri"] + "/api/2.0/mlflow/runs/search"
+    request = urllib.request.Request(address, json.dumps(query).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return bool(json.load(answer).get("runs"))
+
+if "POLICYLAB_TRACKING" in os.environ:
+    order, deadline = json.loads(os.environ["POLICYLAB_TRACKING"]), time.monotonic() + 600
+    while not is_tracked(order) and time.monotonic() < deadline:
+        time.sleep(0.5)
+
+gymnasium.register("Patient-v0", "gymnasium.envs.toy_text.frozen_lake:FrozenLakeEnv", max_episode_steps=100)
+"""
+"""In a job, training begins when its tracker is there, however slow the machine is."""
 
 
 @pytest.mark.slow
@@ -102,13 +121,18 @@ def test_emulated_jobs_and_their_command_leave_in_mlflow_what_the_run_directory_
     monkeypatch.chdir(tmp_path)
     name = f"lake{n_jobs}"
     (tmp_path / "lake.yaml").write_text(f"name: {name}\n{EXPERIMENT}{search}")
+    client = MlflowClient(server)
+    experiment = client.create_experiment(name)
+    (tmp_path / "patient_module.py").write_text(PATIENT.replace("%s", experiment))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     command = ["run", "lake.yaml", "--set", f"tracking.uri={server}", "--json"]
     assert main(command) == 0, capfd.readouterr().err
     run_dir = tmp_path / json.loads(capfd.readouterr().out)["run_dir"]
 
-    client = MlflowClient(server)
-    experiment = client.get_experiment_by_name(name).experiment_id
-    runs = {run.data.tags.get("policylab.path"): run for run in client.search_runs([experiment])}
+    found = client.search_runs([experiment])
+    runs = {run.data.tags.get("policylab.path"): run for run in found}
+    assert len(runs) == len(found), "nothing is there twice"
     result = json.loads((run_dir / "result.json").read_text())
     parent = runs.pop(None)
     assert parent.info.status == "FINISHED"
