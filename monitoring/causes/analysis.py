@@ -5,7 +5,7 @@
 | start | cause | the first observations of episodes |
 | policy | cause | actions given observations |
 | transition | cause | next observations and terminations given observations and actions |
-| reward | cause | rewards given observations and actions |
+| reward | cause | rewards given observations, actions and what followed |
 | observation | symptom | all observations |
 | action | symptom | the mix of actions |
 | exploration | symptom | how unsure the policy was: the mean of 1 - propensity (of a density: of -ln) |
@@ -122,7 +122,7 @@ _WORDS = {
     "start": "episodes start elsewhere",
     "policy": "the policy acts differently in the same situations",
     "transition": "the environment reacts differently to the same actions",
-    "reward": "the same actions are rewarded differently",
+    "reward": "the same steps are rewarded differently",
 }
 
 

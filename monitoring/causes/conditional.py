@@ -41,6 +41,8 @@ def by_strata(baseline: Steps, window: Steps, *, states: list[Codes]) -> dict[st
     n_actions = 1 + max(int(codes.max()) for codes in actions)
     pairs = [state * n_actions + action for state, action in zip(here, actions, strict=True)]
     ends = [np.where(side.terminated, n_states + to, to) for side, to in zip((baseline, window), after, strict=True)]
+    n_ends = 2 * n_states
+    moves = [pair * n_ends + end for pair, end in zip(pairs, ends, strict=True)]
     rewards = _reward_codes(baseline.reward, window.reward)
     first = [state[side.starts] for state, side in zip(here, (baseline, window), strict=True)]
     nothing = [np.zeros(len(codes), dtype=np.int64) for codes in first]
@@ -48,7 +50,7 @@ def by_strata(baseline: Steps, window: Steps, *, states: list[Codes]) -> dict[st
         "start": (nothing, first),
         "policy": (list(here), actions),
         "transition": (pairs, ends),
-        "reward": (pairs, rewards),
+        "reward": (moves, rewards),
     }
     found = {
         name: _compared(homogeneity((stratum[0], outcome[0]), (stratum[1], outcome[1])))
@@ -95,13 +97,19 @@ def by_matching(baseline: Steps, window: Steps) -> dict[str, Comparison]:
         np.column_stack([columns(side.next_observation)[rows] - now, side.terminated[rows]])
         for (side, rows), now in zip(sides, here, strict=True)
     ]
+    moves = [np.column_stack(pair) for pair in zip(here, after, strict=True)]
+    with_move = (
+        matches(*moves, groups=(actions[0], actions[1]))
+        if listed(baseline.action)
+        else matches(*(np.column_stack(pair) for pair in zip(moves, actions, strict=True)))
+    )
     rewards = [side.reward[rows][:, None] for side, rows in sides]
     begins = [columns(side.observation)[side.starts] for side, _ in sides]
     return {
         "start": columnwise("cause", begins, times=False, detail="first observations"),
         "policy": _compared(matched_outcomes(near, actions[0], window=actions[1])),
         "transition": _compared(matched_outcomes(with_action, after[0], window=after[1])),
-        "reward": _compared(matched_outcomes(with_action, rewards[0], window=rewards[1])),
+        "reward": _compared(matched_outcomes(with_move, rewards[0], window=rewards[1])),
         "unseen": unseen(near.unseen, window, rows=sides[1][1], expected=1.0 - NEAR, n_baseline=len(sides[0][1])),
     }
 

@@ -33,6 +33,7 @@ class Chain:
     right: float = 0.6  # the policy's probability of going right
     slip: float = 0.1
     prize: float = 1.0
+    forward: float = 0.0  # reward of a step that comes nearer to the end
     start: tuple[float, ...] = (0.5, 0.5)  # of states 2 and 3
     n_states: int = 12
 
@@ -47,6 +48,7 @@ class Chain:
                 after = min(max(state + move, 0), self.n_states - 1)
                 terminated = after == self.n_states - 1
                 reward = (self.prize if terminated else -0.1) + 0.05 * int(rng.integers(3))
+                reward += self.forward * (after > state)
                 p = self.right if action else 1 - self.right
                 rows.append((episode, t, state, action, reward, after, terminated, t == 29, np.log(p)))
                 state = after
@@ -67,6 +69,7 @@ class Plane:
     gain: float = 1.0
     pull: float = 0.9
     bonus: float = 0.0
+    rewards_arrival: bool = False  # by where a step leads, not by where it begins
     start: float = 0.0
     continuous: bool = False
 
@@ -83,7 +86,8 @@ class Plane:
                 action = (rng.random(n_episodes) < 1 / (1 + np.exp(2.0 * self.gain * x[:, 0]))).astype(np.int64)
                 push = 0.4 * (2 * action - 1)
             after = self.pull * x + np.column_stack([push, 0 * push]) + 0.2 * rng.standard_normal(x.shape)
-            reward = -np.abs(x[:, 0]) + self.bonus * (x[:, 1] > 0) + 0.1 * rng.standard_normal(n_episodes)
+            judged = after if self.rewards_arrival else x
+            reward = -np.abs(judged[:, 0]) + self.bonus * (x[:, 1] > 0) + 0.1 * rng.standard_normal(n_episodes)
             for name, value in (("obs", x), ("action", action), ("reward", reward), ("next_obs", after)):
                 columns[name].append(value)
             x = after
@@ -102,9 +106,11 @@ def diagnosis(baseline: Any, window: Any) -> Diagnosis:
 
 
 CHANGES: list[tuple[Any, Any, set[str]]] = [
+    (Plane(rewards_arrival=True), Plane(rewards_arrival=True, pull=0.6), {"transition"}),
     (Chain(), Chain(), set()),
     (Chain(), Chain(right=0.8), {"policy"}),
     (Chain(), Chain(slip=0.3), {"transition"}),
+    (Chain(forward=0.5), Chain(forward=0.5, slip=0.3), {"transition"}),
     (Chain(), Chain(prize=0.5), {"reward"}),
     (Chain(), Chain(start=(0.1, 0.9)), {"start"}),
     (Chain(), Chain(right=0.8, slip=0.3), {"policy", "transition"}),
