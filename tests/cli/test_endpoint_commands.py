@@ -122,7 +122,8 @@ def test_a_run_directory_serves_the_bundle_in_it(tmp_path: Path) -> None:
 def test_editors_get_a_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", "endpoint"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert set(document["required"]) == {"name", "variants"}
+    assert set(document["required"]) == {"name"}
+    assert {"variants", "models", "asynchronous", "serverless"} <= set(document["properties"])
     assert document["$defs"]["Limits"]["properties"]["batch"]["description"]
 
 
