@@ -75,6 +75,7 @@ class Keeper:
         answer: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         frame = (number, *request)
         self._asked[number] = frame, answer
+        start: dict[str, Any] = {}
         try:
             if self._writer is not None:
                 self._writer.write(_framed(frame))
@@ -85,7 +86,12 @@ class Keeper:
                         raise Disconnected
                     raise Refusal("the endpoint is starting again; whether this was done is not known",
                                   kind="busy", retry_after_s=1.0)  # fmt: skip
-                self._begun.add(number)
+                if message["type"] == "http.response.start":
+                    start = message  # held back: until the body is here too, the request can be repeated
+                    continue
+                if number not in self._begun:
+                    self._begun.add(number)
+                    await send(start)
                 await send(message)
                 if message["type"] == "http.response.body" and not message.get("more_body", False):
                     return
