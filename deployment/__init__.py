@@ -1,6 +1,6 @@
 """Endpoints for policies: decisions with propensities, variants, shadows, capture, guardrails, and the server.
 
-`policylab.deployment.app` and `serving` put HTTP in front and need the extra ``serve``.
+`policylab.deployment.http` puts HTTP in front, and needs the extra ``serve``.
 """
 
 from policylab.deployment.decision import Answer, Decision, DecisionRequest, Refusal

@@ -7,7 +7,7 @@ import math
 from typing import Any, Literal
 
 from policylab.agents.policy import Mask
-from policylab.deployment.capture_format import FORMAT_VERSION, Assignment, Source
+from policylab.deployment.capture.format import FORMAT_VERSION, Assignment, Source
 from policylab.errors import UserError
 
 NEW_SESSION = "NEW_SESSION"
@@ -105,7 +105,7 @@ class Decision:
     step: int | None
 
     def facts(self, endpoint: str) -> dict[str, Any]:
-        """Return what `policylab.deployment.capture_format.DecisionFacts` takes from here."""
+        """Return what `policylab.deployment.capture.format.DecisionFacts` takes from here."""
         return {
             "format_version": FORMAT_VERSION,
             "endpoint": endpoint,

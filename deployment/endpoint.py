@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
 
 from policylab.config import Document, Settings, assign, read, validate
-from policylab.deployment.guardrail_settings import ComparisonSettings, Guardrail
+from policylab.deployment.guardrails.settings import ComparisonSettings, Guardrail
 from policylab.deployment.mode_settings import AsynchronousSettings, ModelsSettings, ServerlessSettings
 from policylab.deployment.sagemaker.settings import HostingSettings
 from policylab.errors import ConfigError
@@ -71,7 +71,7 @@ class ShadowSettings(Settings):
 
 
 class CaptureSettings(Settings):
-    """What is recorded of decisions, in the format of `policylab.deployment.capture_format`."""
+    """What is recorded of decisions, in the format of `policylab.deployment.capture.format`."""
 
     folder: Path = Field(description="receives captured/ and ground-truth/, relative to the endpoint file")
     sampling: float = Field(default=1.0, gt=0.0, le=1.0, description="share of the decisions to record")

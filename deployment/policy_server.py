@@ -20,13 +20,13 @@ from typing import Any
 
 from gymnasium import spaces
 
-from policylab.deployment.comparison import Comparison
+from policylab.deployment.capture.recorder import Recorder, Served, is_power_of_two
+from policylab.deployment.capture.rewards import Rewards
 from policylab.deployment.decision import NEW_SESSION, Answer, Decision, DecisionRequest, Refusal, propensity
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.fleet import Candidate, Fleet, Shadow
-from policylab.deployment.recorder import Recorder, Served, is_power_of_two
+from policylab.deployment.guardrails.comparison import Comparison
 from policylab.deployment.retries import Retries, fingerprint
-from policylab.deployment.rewards import Rewards
 from policylab.deployment.routing import Router, Session, Sessions
 from policylab.deployment.served_policy import Choice, Draw
 from policylab.deployment.traffic import Route, Traffic

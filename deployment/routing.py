@@ -7,7 +7,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 
-from policylab.deployment.capture_format import Assignment
+from policylab.deployment.capture.format import Assignment
 from policylab.deployment.decision import NEW_SESSION, DecisionRequest, Refusal
 from policylab.deployment.served_policy import Draw
 from policylab.deployment.traffic import Route, Traffic

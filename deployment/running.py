@@ -7,12 +7,12 @@ import logging
 from pathlib import Path
 from typing import Protocol
 
-from policylab.deployment.admin import Admin
-from policylab.deployment.comparison import Comparison
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.fleet import load_fleet
+from policylab.deployment.guardrails.comparison import Comparison
+from policylab.deployment.guardrails.rollout import Rollout
+from policylab.deployment.http.admin import Admin
 from policylab.deployment.policy_server import PolicyServer
-from policylab.deployment.rollout import Rollout
 from policylab.deployment.state import EndpointState, StateFile
 from policylab.errors import PolicylabError
 

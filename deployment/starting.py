@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policylab.deployment.access import Access
-from policylab.deployment.app import EndpointApp
-from policylab.deployment.async_app import AsyncApp, RunningAsync
+from policylab.deployment.asynchronous.app import AsyncApp, RunningAsync
 from policylab.deployment.endpoint import EndpointConfig
-from policylab.deployment.http_app import HttpApp
-from policylab.deployment.models_app import ModelsApp, RunningModels
+from policylab.deployment.http.access import Access
+from policylab.deployment.http.app import EndpointApp
+from policylab.deployment.http.base import HttpApp
+from policylab.deployment.many_models.app import ModelsApp, RunningModels
 from policylab.deployment.running import Running, start_endpoint
-from policylab.deployment.serverless_app import RunningServerless, ServerlessApp
+from policylab.deployment.serverless import RunningServerless, ServerlessApp
 
 
 def start_app(config: EndpointConfig, *, access: Access, state_folder: Path | None) -> tuple[HttpApp, Running]:

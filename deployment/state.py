@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError
 
 from policylab.config import Settings
 from policylab.deployment.endpoint import EndpointConfig
-from policylab.deployment.evidence import EvidenceState
-from policylab.deployment.mean_sequence import MeanState
+from policylab.deployment.guardrails.evidence import EvidenceState
+from policylab.deployment.guardrails.mean_sequence import MeanState
 from policylab.errors import UserError
 from policylab.files import locked, read_json, storage_errors, write_atomic
 

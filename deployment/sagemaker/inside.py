@@ -25,11 +25,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from policylab.config import parse, validate
-from policylab.deployment.access import Access
 from policylab.deployment.endpoint import EndpointConfig, endpoint_of_bundle
-from policylab.deployment.listening import bound_socket
+from policylab.deployment.http.access import Access
+from policylab.deployment.http.listening import bound_socket
+from policylab.deployment.http.serving import serve
 from policylab.deployment.sagemaker.models import ENDPOINT
-from policylab.deployment.serving import serve
 from policylab.deployment.starting import start_app
 from policylab.errors import UserError
 

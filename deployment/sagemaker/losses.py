@@ -24,7 +24,7 @@ def losses(config: EndpointConfig, hosting: HostingSettings) -> Iterator[str]:
             yield f"capture.{name}: how captured lines are written is SageMaker's matter"
         yield (
             "capture: rewards have no route through SageMaker; write them to S3 as ground truth "
-            "(`policylab.deployment.capture_format`)"
+            "(`policylab.deployment.capture.format`)"
         )
     if len(config.variants) > 1:
         yield (

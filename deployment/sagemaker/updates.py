@@ -17,7 +17,7 @@ from policylab.deployment.sagemaker.models import tags_of
 
 if TYPE_CHECKING:
     from policylab.deployment.endpoint import EndpointConfig
-    from policylab.deployment.guardrail_settings import Guardrail
+    from policylab.deployment.guardrails.settings import Guardrail
     from policylab.deployment.sagemaker.settings import HostingSettings
 
 PERIOD_S = 60

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from policylab.config import Settings
 from policylab.deployment.endpoint import load_endpoint
-from policylab.deployment.http_client import EndpointClient
+from policylab.deployment.http.client import EndpointClient
 from policylab.files import storage_errors
 
 

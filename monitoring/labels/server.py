@@ -24,8 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from policylab.deployment.access import Access
 from policylab.deployment.decision import Refusal
+from policylab.deployment.http.access import Access
 from policylab.errors import PolicylabError, StorageError
 from policylab.monitoring.labels.service import LabelService
 

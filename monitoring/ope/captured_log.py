@@ -22,15 +22,8 @@ from numpy.typing import NDArray
 from policylab.agents.bundle import Bundle
 from policylab.agents.space_json import value_from_json
 from policylab.agents.transitions import stored
-from policylab.deployment.capture_format import (
-    CAPTURED,
-    CAPTURED_PARQUET,
-    CapturedDecision,
-    Reward,
-    each_once,
-    read_captured,
-    read_rewards,
-)
+from policylab.deployment.capture.format import CAPTURED, CAPTURED_PARQUET, CapturedDecision, Reward
+from policylab.deployment.capture.reading import each_once, read_captured, read_rewards
 from policylab.errors import UserError
 from policylab.monitoring.ope.log import Log, assembled
 

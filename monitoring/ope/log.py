@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policylab.agents.transitions import read_transitions
-from policylab.deployment.capture_format import MAX_REWARD
+from policylab.deployment.capture.format import MAX_REWARD
 from policylab.errors import UserError
 
 Floats = NDArray[np.float64]

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from policylab.agents.bundle import Bundle
 from policylab.agents.space_json import value_from_json
 from policylab.agents.transitions import stored
-from policylab.deployment.capture_format import CapturedDecision, each_once, read_captured, read_rewards
+from policylab.deployment.capture.format import CapturedDecision
+from policylab.deployment.capture.reading import each_once, read_captured, read_rewards
 from policylab.errors import UserError
 from policylab.monitoring.causes.steps import read_steps
 from policylab.monitoring.ope.captured_log import NO_NUMBER, earned, only_endpoint

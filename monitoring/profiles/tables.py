@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from policylab.deployment.capture_format import CAPTURED, CAPTURED_PARQUET, Copies
-from policylab.deployment.parquet_capture import decisions_of
+from policylab.deployment.capture.format import CAPTURED, CAPTURED_PARQUET
+from policylab.deployment.capture.parquet import decisions_of
+from policylab.deployment.capture.reading import Copies
 from policylab.errors import UserError
 from policylab.extras import require
 from policylab.monitoring.profiles.captured import captured_id, captured_row

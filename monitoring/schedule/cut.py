@@ -16,18 +16,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from policylab.deployment.capture_format import (
+from policylab.deployment.capture.format import (
     CAPTURED,
     CAPTURED_PARQUET,
     CapturedDecision,
-    Copies,
-    complete_lines,
     hour_folder,
     line_of,
     parse_captured,
     parse_reward,
-    reward_files,
 )
+from policylab.deployment.capture.reading import Copies, complete_lines, reward_files
 from policylab.errors import UserError
 from policylab.monitoring.outcomes.period import Period
 
@@ -134,7 +132,7 @@ def _decisions(folder: Path, part: Part) -> Iterator[tuple[Path, bytes, Captured
             before = decision.time_utc
             yield file, line, decision
     if (folder / CAPTURED_PARQUET / part.endpoint).is_dir():
-        from policylab.deployment.parquet_capture import read_parquet
+        from policylab.deployment.capture.parquet import read_parquet
 
         for one in read_parquet(folder, endpoint=part.endpoint, variant=part.variant, hours=hours):
             place = Path(CAPTURED, part.endpoint, one.facts.variant, hour_folder(one.time_utc.timestamp()))

@@ -25,7 +25,7 @@ import numpy as np
 from policylab.agents.bundle import Lineage, write_bundle
 from policylab.agents.features import AutoFeatures, make_encoder
 from policylab.agents.policy import TabularPolicy
-from policylab.deployment.http_client import EndpointClient
+from policylab.deployment.http.client import EndpointClient
 from policylab.envs.enumeration import table_for
 from policylab.envs.planners import value_iteration
 from policylab.envs.settings import EnvSettings

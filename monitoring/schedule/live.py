@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from policylab.agents.bundle import Bundle
 from policylab.agents.space_json import value_from_json
 from policylab.agents.transitions import stored
-from policylab.deployment.capture_format import MAX_REWARD, CapturedDecision, Reward, read_captured, read_rewards
+from policylab.deployment.capture.format import MAX_REWARD, CapturedDecision, Reward
+from policylab.deployment.capture.reading import read_captured, read_rewards
 from policylab.errors import UserError
 from policylab.monitoring.alarms.measurement import Measurement
 from policylab.monitoring.sequential.cusum import HALF_SHIFT, limit_for

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from policylab.deployment.capture_format import (
+from policylab.deployment.capture.format import (
     CAPTURED,
     CAPTURED_PARQUET,
     GROUND_TRUTH,

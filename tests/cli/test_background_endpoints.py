@@ -13,7 +13,7 @@ import pytest
 from tests.deployment.conftest import endpoint_file, lake_bundle
 
 from policylab.cli import main
-from policylab.deployment.background import BackgroundEndpoint
+from policylab.deployment.processes.background import BackgroundEndpoint
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")

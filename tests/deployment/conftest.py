@@ -24,8 +24,8 @@ from policylab.agents.policy import TabularPolicy
 from policylab.deployment.decision import DecisionRequest
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.fleet import load_fleet
+from policylab.deployment.guardrails.rollout import Rollout
 from policylab.deployment.policy_server import PolicyServer
-from policylab.deployment.rollout import Rollout
 from policylab.deployment.state import EndpointState, StateFile
 
 LINEAGE = Lineage(created_utc="2026-01-01T00:00:00+00:00")

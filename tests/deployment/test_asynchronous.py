@@ -14,9 +14,9 @@ import pytest
 from tests.deployment.conftest import ServerProcess, endpoint_file, running
 from tests.deployment.test_serving import request, status
 
-from policylab.deployment.async_queue import MAX_ATTEMPTS, AsyncQueue, Invocation
-from policylab.deployment.async_requests import invocation_of
-from policylab.deployment.async_runner import AsyncRunner
+from policylab.deployment.asynchronous.queue import MAX_ATTEMPTS, AsyncQueue, Invocation
+from policylab.deployment.asynchronous.requests import invocation_of
+from policylab.deployment.asynchronous.runner import AsyncRunner
 from policylab.deployment.decision import Refusal
 from policylab.deployment.endpoint import EndpointConfig
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policylab.agents.space_json import value_to_json
-from policylab.deployment.bodies import CSV, JSON, NPY, BodyReader, decompressed
 from policylab.deployment.decision import Refusal
+from policylab.deployment.http.bodies import CSV, JSON, NPY, BodyReader, decompressed
 
 SPACES: dict[str, spaces.Space[Any]] = {
     "discrete": spaces.Discrete(16, start=1),

@@ -12,15 +12,9 @@ from typing import Any
 import pytest
 from tests.deployment.conftest import endpoint, served
 
-from policylab.deployment import line_file
-from policylab.deployment.capture_format import (
-    DecisionFacts,
-    captured_line,
-    parse_captured,
-    parse_reward,
-    read_captured,
-    read_rewards,
-)
+from policylab.deployment.capture import line_file
+from policylab.deployment.capture.format import DecisionFacts, captured_line, parse_captured, parse_reward
+from policylab.deployment.capture.reading import read_captured, read_rewards
 from policylab.deployment.decision import DecisionRequest, Refusal
 from policylab.errors import UserError
 

@@ -11,8 +11,8 @@ from scipy import stats
 from tests.deployment.conftest import endpoint
 
 from policylab.cli.endpoint import _status_text
-from policylab.deployment.comparison import VariantRewards, welch_interval
 from policylab.deployment.decision import DecisionRequest
+from policylab.deployment.guardrails.comparison import VariantRewards, welch_interval
 from policylab.deployment.running import RunningEndpoint, start_endpoint
 
 RULES = {"reward_low": 0.0, "reward_high": 1.0, "min_decisions": 50}

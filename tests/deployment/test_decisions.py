@@ -15,7 +15,7 @@ from scipy import stats
 from tests.deployment.conftest import endpoint, served
 
 from policylab.agents.bundle import load_bundle
-from policylab.deployment.capture_format import read_captured
+from policylab.deployment.capture.reading import read_captured
 from policylab.deployment.decision import NEW_SESSION, DecisionRequest, Refusal
 from policylab.deployment.fleet import load_fleet
 from policylab.deployment.served_policy import Draw, PolicyFailure, ServedPolicy

@@ -15,7 +15,7 @@ from tests.deployment.conftest import LINEAGE, endpoint, served
 from policylab.agents.action_distributions import Categorical, Gaussian, MultiCategorical
 from policylab.agents.bundle import load_bundle, write_bundle
 from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
-from policylab.deployment.capture_format import read_captured
+from policylab.deployment.capture.reading import read_captured
 from policylab.deployment.decision import DecisionRequest, Refusal
 from policylab.deployment.fleet import load_fleet
 from policylab.errors import UserError

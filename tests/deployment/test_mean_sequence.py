@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from policylab.deployment.mean_sequence import MeanSequence, MeanState, boundary, log_mixture
+from policylab.deployment.guardrails.mean_sequence import MeanSequence, MeanState, boundary, log_mixture
 
 
 @pytest.mark.parametrize(("s", "v"), [(0.0, 1.0), (5.0, 10.0), (30.0, 40.0), (3.0, 0.5)])

@@ -17,12 +17,12 @@ from tests.deployment.conftest import ServerProcess, endpoint_file, lake_bundle,
 from tests.deployment.test_serving import request, status
 
 from policylab.agents.bundle import pack
-from policylab.deployment import model_store
-from policylab.deployment.access import Access
 from policylab.deployment.decision import Refusal
 from policylab.deployment.endpoint import EndpointConfig, load_endpoint
-from policylab.deployment.model_store import ModelStore
-from policylab.deployment.models_app import PAGE, ModelsApp, RunningModels
+from policylab.deployment.http.access import Access
+from policylab.deployment.many_models import store as model_store
+from policylab.deployment.many_models.app import PAGE, ModelsApp, RunningModels
+from policylab.deployment.many_models.store import ModelStore
 from policylab.errors import ConfigError
 
 pytest.importorskip("uvicorn")

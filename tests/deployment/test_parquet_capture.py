@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tests.deployment.conftest import endpoint, served
 
-from policylab.deployment import parquet_capture
-from policylab.deployment.capture_format import CapturedDecision, read_captured
+from policylab.deployment.capture import parquet as parquet_capture
+from policylab.deployment.capture.format import CapturedDecision
+from policylab.deployment.capture.reading import read_captured
 from policylab.deployment.decision import DecisionRequest
 from policylab.errors import UserError
 

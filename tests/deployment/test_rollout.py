@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from tests.deployment.conftest import CANARY, LINEAR, PROMOTION, Deployed, endpoint
 
+from policylab.deployment.capture.recorder import Recorder
 from policylab.deployment.decision import DecisionRequest, Refusal
 from policylab.deployment.fleet import load_fleet
-from policylab.deployment.recorder import Recorder
 from policylab.deployment.running import start_endpoint
 from policylab.deployment.state import EndpointState, StateFile
 from policylab.errors import StorageError, UserError

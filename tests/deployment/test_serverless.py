@@ -14,8 +14,8 @@ import pytest
 from tests.deployment.conftest import endpoint, endpoint_file, lake_bundle, running
 from tests.deployment.test_serving import request, status
 
-from policylab.deployment.access import Access
-from policylab.deployment.serverless_app import RunningServerless, ServerlessApp
+from policylab.deployment.http.access import Access
+from policylab.deployment.serverless import RunningServerless, ServerlessApp
 from policylab.errors import BundleError
 
 pytest.importorskip("uvicorn")

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.deployment.conftest import ServerProcess, endpoint_file, running
 
-from policylab.deployment.capture_format import read_captured, read_rewards
+from policylab.deployment.capture.reading import read_captured, read_rewards
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")

@@ -14,7 +14,7 @@ import pytest
 from tests.deployment.conftest import ServerProcess, running
 from tests.deployment.test_serving import EACH, Load, one_policy, raw, request, status
 
-from policylab.deployment.capture_format import read_captured
+from policylab.deployment.capture.reading import read_captured
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")

@@ -10,13 +10,13 @@ from policylab.cli.output import emit
 from policylab.errors import UserError
 
 if TYPE_CHECKING:
-    from policylab.deployment.background import BackgroundEndpoint
+    from policylab.deployment.processes.background import BackgroundEndpoint
 
 
 def create(arguments: argparse.Namespace) -> int:
     """Start an endpoint in the background and wait until it answers."""
     from policylab.cli.endpoint import required_modules, source_config
-    from policylab.deployment.background import BackgroundEndpoint
+    from policylab.deployment.processes.background import BackgroundEndpoint
 
     required_modules()
     config = source_config(Path(arguments.source), overrides=arguments.overrides)
@@ -54,7 +54,7 @@ def logs(arguments: argparse.Namespace) -> int:
 
 
 def _named(arguments: argparse.Namespace) -> BackgroundEndpoint:
-    from policylab.deployment.background import BackgroundEndpoint
+    from policylab.deployment.processes.background import BackgroundEndpoint
 
     root = Path(arguments.root)
     if arguments.name is None:

@@ -11,7 +11,7 @@ from policylab.cli.output import emit
 def rollout(arguments: argparse.Namespace) -> int:
     """Let a bad candidate be rolled back and a good one be promoted."""
     from policylab.cli.endpoint import required_modules
-    from policylab.deployment.rollout_demo import rollout_demo
+    from policylab.deployment.guardrails.demo import rollout_demo
 
     required_modules()
     document = rollout_demo(Path(arguments.out), seed=arguments.seed)

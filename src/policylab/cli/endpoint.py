@@ -18,9 +18,9 @@ from policylab.errors import ConfigError, UserError
 def serve(arguments: argparse.Namespace) -> int:
     """Serve a policy bundle or an endpoint file until it is told to stop."""
     required_modules()
-    from policylab.deployment.access import access_for
-    from policylab.deployment.listening import bound_socket
-    from policylab.deployment.serving import serve as serve_endpoint
+    from policylab.deployment.http.access import access_for
+    from policylab.deployment.http.listening import bound_socket
+    from policylab.deployment.http.serving import serve as serve_endpoint
     from policylab.deployment.starting import start_app
 
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
@@ -45,9 +45,9 @@ def serve(arguments: argparse.Namespace) -> int:
 
 
 def _serve_by_workers(arguments: argparse.Namespace, config: Any, *, state: Path | None) -> int:
-    from policylab.deployment.listening import bound_socket
-    from policylab.deployment.serving import url_of
-    from policylab.deployment.workers import Workers
+    from policylab.deployment.http.listening import bound_socket
+    from policylab.deployment.http.serving import url_of
+    from policylab.deployment.processes.workers import Workers
 
     with contextlib.closing(bound_socket(arguments.host, arguments.port)) as listener:
         workers = Workers(config, listener=listener, host=arguments.host, state=state,
@@ -176,7 +176,7 @@ def reward(arguments: argparse.Namespace) -> int:
 
 
 def _client(arguments: argparse.Namespace) -> Any:
-    from policylab.deployment.http_client import EndpointClient
+    from policylab.deployment.http.client import EndpointClient
 
     given = arguments.url or _background_url(arguments.name) or "http://127.0.0.1:8080"
     url = urllib.parse.urlsplit(given)
@@ -187,7 +187,7 @@ def _client(arguments: argparse.Namespace) -> Any:
 
 def _background_url(name: str | None) -> str | None:
     """Return where an endpoint answers that was created here under this name."""
-    from policylab.deployment.background import ROOT, BackgroundEndpoint
+    from policylab.deployment.processes.background import ROOT, BackgroundEndpoint
 
     server = None if name is None else BackgroundEndpoint(ROOT, name).server()
     return None if server is None else server.url

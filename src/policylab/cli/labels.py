@@ -52,8 +52,8 @@ def select(arguments: argparse.Namespace) -> int:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve the labelling page until it is told to stop."""
-    from policylab.deployment.access import access_for, is_loopback
-    from policylab.deployment.listening import bound_socket
+    from policylab.deployment.http.access import access_for, is_loopback
+    from policylab.deployment.http.listening import bound_socket
     from policylab.monitoring.labels.server import LabelServer
     from policylab.monitoring.labels.service import LabelService
     from policylab.monitoring.labels.store import LabelFolder

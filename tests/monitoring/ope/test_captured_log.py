@@ -14,7 +14,7 @@ import pytest
 from policylab.agents import Bundle, Lineage, TabularPolicy, make_encoder, write_bundle
 from policylab.agents.features import AutoFeatures
 from policylab.cli import main
-from policylab.deployment.capture_format import captured_line, hour_folder, reward_line
+from policylab.deployment.capture.format import captured_line, hour_folder, reward_line
 from policylab.errors import UserError
 from policylab.experiments.recording import record
 from policylab.monitoring.ope import OpeSettings, evaluate, read_log

@@ -15,7 +15,7 @@ import pytest
 from policylab.agents import Bundle, Lineage, TabularPolicy, make_encoder, write_bundle
 from policylab.agents.features import AutoFeatures
 from policylab.cli import main
-from policylab.deployment.capture_format import captured_line, hour_folder, reward_line
+from policylab.deployment.capture.format import captured_line, hour_folder, reward_line
 from policylab.errors import ConfigError, UserError
 from policylab.monitoring.outcomes.constraints import read_outcome_constraints, suggested, violations
 from policylab.monitoring.outcomes.joined import OutcomeQuery, Outcomes, read_outcomes

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from policylab.agents import Lineage, TabularPolicy, make_encoder, write_bundle
 from policylab.agents.features import AutoFeatures
 from policylab.cli import main
-from policylab.deployment.capture_format import CAPTURED_PARQUET, Reward, captured_line, hour_folder, reward_line
-from policylab.deployment.parquet_capture import ParquetFiles
+from policylab.deployment.capture.format import CAPTURED_PARQUET, Reward, captured_line, hour_folder, reward_line
+from policylab.deployment.capture.parquet import ParquetFiles
 from policylab.errors import ConfigError, UserError
 from policylab.monitoring.outcomes.joined import read_outcomes
 from policylab.monitoring.outcomes.measures import measure

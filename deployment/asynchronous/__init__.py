@@ -1,0 +1,1 @@
+"""Asynchronous endpoints: a durable queue, what executes it, and InvokeEndpointAsync."""

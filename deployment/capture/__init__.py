@@ -1,0 +1,1 @@
+"""What endpoints record: decisions and rewards, as JSON lines and as Parquet."""

@@ -1,0 +1,290 @@
+"""Serving an endpoint with uvicorn: its socket, its connections, and its end.
+
+uvicorn has no time limit on requests that do not become whole, answers too many connections without a Retry-After, and
+closes connections without notice when it stops. `BoundedProtocol` and `EndpointServer` add that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import importlib
+import inspect
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from policylab.deployment.endpoint import Limits
+from policylab.deployment.http.base import Receive, Scope, Send
+from policylab.deployment.running import Running
+
+TICK_S = 0.25
+ANSWER_TIMEOUT_S = 75.0
+"""From a whole request to the end of its answer: the longest deadline, and time for a slow reader."""
+KEEP_ALIVE_S = 75.0
+MAX_HEAD_BYTES = 64 * 2**10
+SWITCH_S = 0.0005
+"""How long the recorder, or a bundle that is being loaded, may hold the interpreter while a request waits for it."""
+logger = logging.getLogger(__name__)
+
+_TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nx-amzn-errortype: ServiceUnavailable\r\n"
+    b"content-type: application/json\r\ncontent-length: 48\r\nconnection: close\r\n\r\n"
+    b'{"Message": "the endpoint has too many clients"}'
+)
+_TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\nx-amzn-errortype: ValidationError\r\n"
+    b"content-type: application/json\r\ncontent-length: 43\r\nconnection: close\r\n\r\n"
+    b'{"Message": "the request took too long"}   '
+)
+
+
+_TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nx-amzn-errortype: ValidationError\r\n"
+    b"content-type: application/json\r\ncontent-length: 36\r\nconnection: close\r\n\r\n"
+    b'{"Message": "headers are too long"} '
+)
+
+
+class Drainable(Protocol):
+    """An ASGI application that can be told that it is about to end."""
+
+    draining: bool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0917 - ASGI
+        """Answer one request."""
+
+
+class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
+    """One connection, with a limit on their number and on the time of each request.
+
+    Attributes:
+        limit: most connections of the server.
+        request_timeout_s: from the first byte of a request, or from the connection, to its last byte.
+        head_bytes: of the request whose headers have not ended; None after that.
+    """
+
+    limit = 2048
+    request_timeout_s = 10.0
+    head_bytes: int | None = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless the headers of a request do not end."""
+        if self.head_bytes is not None:
+            self.head_bytes += len(data)
+        super().data_received(data)
+        if self.head_bytes is not None and self.head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """Note that the headers have ended."""
+        self.head_bytes = None
+        super().on_headers_complete()
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin a connection, or answer that there are too many."""
+        super().connection_made(transport)
+        self.closes_at = self.loop.time() + self.request_timeout_s
+        if len(self.connections) > self.limit:
+            transport.write(_TOO_MANY)
+            transport.close()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self.head_bytes = 0
+        self.closes_at = self.loop.time() + self.request_timeout_s
+
+    def on_message_complete(self) -> None:
+        """Note that the request is whole: what takes longer now is the answer."""
+        self.closes_at = self.loop.time() + ANSWER_TIMEOUT_S
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """End a request; uvicorn's own timer watches the connection until the next."""
+        self.closes_at = self.loop.time() + KEEP_ALIVE_S + ANSWER_TIMEOUT_S
+        super().on_response_complete()
+
+    def close_if_late(self, now: float) -> None:
+        """Close the connection if its request or its answer took too long."""
+        if now <= self.closes_at or self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(_TOO_SLOW)
+            self.transport.close()
+        else:
+            self.transport.abort()  # a reader that does not read would keep a closing connection open
+
+
+class EndpointServer(uvicorn.Server):  # type: ignore[misc, unused-ignore]
+    """Serves until a signal, then ends without failing a request.
+
+    Args:
+        config: of uvicorn.
+        app: answers.
+        tick: is called a few times a second, on a thread.
+        drain_s: how long clients are told to close their connections before the remaining ones are closed.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, app: Drainable, tick: Callable[[], object], drain_s: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._look = tick
+        self._drain_s = drain_s
+
+    async def main_loop(self) -> None:
+        """Serve, close late connections and look after the rollout; then drain."""
+        ticking = asyncio.create_task(tick_forever(self._tick))
+        await super().main_loop()
+        self._app.draining = True  # /ping says so, and every answer closes its connection
+        await self._wait(lambda: False)
+        ticking.cancel()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, wait for the connections that were made to end, then close what is left of them."""
+        for listener in sockets or []:
+            _let_nobody_in(listener)
+        await asyncio.sleep(0.05)  # those who are in the queue are let in
+        for server in self.servers:
+            server.close()
+        await self._wait(lambda: not self.server_state.connections)
+        await super().shutdown(sockets)
+
+    async def _wait(self, ended: Callable[[], bool]) -> None:
+        until = asyncio.get_running_loop().time() + self._drain_s
+        while asyncio.get_running_loop().time() < until and not self.force_exit and not ended():
+            await asyncio.sleep(0.02)
+
+    async def _tick(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            connection.close_if_late(now)
+        await asyncio.to_thread(self._look)
+
+
+async def tick_forever(tick: Callable[[], Any]) -> None:
+    """Call ``tick`` a few times a second: a coroutine function, or one that may write to disk, on a thread."""
+    while True:
+        await asyncio.sleep(TICK_S)
+        try:
+            await (tick() if inspect.iscoroutinefunction(tick) else asyncio.to_thread(tick))
+        except Exception:  # a full disk must not end the watch over an update
+            logger.exception("the update could not go on; it is tried again")
+
+
+def _let_nobody_in(listener: socket.socket) -> None:
+    """Make a listening socket deaf: the kernel would reset connections that come in while it is being closed.
+
+    A filter that accepts no packet (Linux, SO_ATTACH_FILTER; one BPF instruction, "return 0") leaves those alone that
+    are in the queue. Elsewhere the moment between the last accept and the close remains.
+    """
+    if sys.platform != "linux":
+        return
+    return_zero = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    program = struct.pack("HL", 1, ctypes.addressof(return_zero))
+    with contextlib.suppress(OSError):  # a kernel without filters
+        listener.setsockopt(socket.SOL_SOCKET, 26, program)
+
+
+def let_everybody_in(listener: socket.socket) -> None:
+    """Take back what `_let_nobody_in` did (SO_DETACH_FILTER)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # there was no filter
+            listener.setsockopt(socket.SOL_SOCKET, 27, 0)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL under which a listening socket is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def serve(
+    app: Drainable,
+    running: Running,
+    *,
+    listener: socket.socket,
+    drain_s: float = 1.0,
+    ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve an endpoint until SIGTERM or SIGINT, then finish the requests under way and write what was captured.
+
+    Args:
+        app: answers.
+        running: the endpoint behind it.
+        listener: where, from `policylab.deployment.http.listening.bound_socket`.
+        drain_s: how long clients are told to close their connections before the end.
+        ready: is called with the server's URL once it answers.
+    """
+    importlib.import_module("scipy.optimize")  # a promotion test needs it; imported then, it would hold requests up
+    settle_memory()
+    limits = running.config.limits
+    try:
+        serve_app(app, limits, listener=listener, drain_s=drain_s, ready=ready, tick=running.tick)
+    finally:
+        running.close()
+
+
+def settle_memory() -> None:
+    """Leave what is loaded out of garbage collections, and let requests interrupt long work of other threads soon."""
+    gc.collect()
+    gc.freeze()  # what is loaded stays: no collection need look at it again
+    sys.setswitchinterval(SWITCH_S)
+
+
+def serve_app(
+    app: Drainable,
+    limits: Limits,
+    *,
+    listener: socket.socket,
+    drain_s: float,
+    ready: Callable[[str], None] = lambda url: None,
+    tick: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve an ASGI application within limits until SIGTERM or SIGINT, then finish the requests under way.
+
+    Args:
+        app: answers.
+        limits: on connections and the time of requests.
+        listener: where.
+        drain_s: how long clients are told to close their connections before the end.
+        ready: is called with the server's URL once it answers.
+        tick: is called a few times a second.
+    """
+    protocol = type(
+        "Protocol", (BoundedProtocol,), {"limit": limits.connections, "request_timeout_s": limits.body_timeout_s}
+    )
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=2048,
+        timeout_keep_alive=int(KEEP_ALIVE_S),
+        timeout_graceful_shutdown=25,  # below the 30 s after which SageMaker and Kubernetes kill
+    )
+    server = EndpointServer(config, app=app, tick=tick, drain_s=drain_s)
+    asyncio.run(_served(server, listener, ready=ready))
+
+
+async def _served(server: EndpointServer, listener: socket.socket, *, ready: Callable[[str], None]) -> None:
+    async def announce() -> None:
+        while not server.started:
+            await asyncio.sleep(0.005)
+        ready(url_of(listener))
+
+    announcing = asyncio.create_task(announce())
+    await server.serve(sockets=[listener])
+    announcing.cancel()

@@ -1,0 +1,1 @@
+"""Endpoints in several processes, and in the background."""
