@@ -23,7 +23,7 @@ from policylab.deployment.fleet import load_fleet
 from policylab.deployment.http import openapi, prometheus, wire
 from policylab.deployment.http.access import Access
 from policylab.deployment.http.app import EndpointApp
-from policylab.deployment.http.base import Handler, HttpApp, Receive, Scope
+from policylab.deployment.http.http_app import Handler, HttpApp, Receive, Scope
 from policylab.deployment.running import RunningEndpoint, start_endpoint
 from policylab.errors import PolicylabError
 

@@ -8,7 +8,7 @@ from policylab.deployment.asynchronous.app import AsyncApp, RunningAsync
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.http.access import Access
 from policylab.deployment.http.app import EndpointApp
-from policylab.deployment.http.base import HttpApp
+from policylab.deployment.http.http_app import HttpApp
 from policylab.deployment.many_models.app import ModelsApp, RunningModels
 from policylab.deployment.running import Running, start_endpoint
 from policylab.deployment.serverless import RunningServerless, ServerlessApp

@@ -21,7 +21,7 @@ from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.http import prometheus, wire
 from policylab.deployment.http.access import Access
 from policylab.deployment.http.app import EndpointApp
-from policylab.deployment.http.base import Receive
+from policylab.deployment.http.http_app import Receive
 from policylab.deployment.http.invocations import Invocations
 from policylab.deployment.running import start_endpoint
 from policylab.deployment.state import StateFile

@@ -21,7 +21,7 @@ import asyncio
 from policylab.deployment.http import wire
 from policylab.deployment.http.access import Access
 from policylab.deployment.http.admin import Admin
-from policylab.deployment.http.base import HttpApp, Receive
+from policylab.deployment.http.http_app import HttpApp, Receive
 from policylab.deployment.http.invocations import Invocations
 from policylab.deployment.policy_server import PolicyServer
 

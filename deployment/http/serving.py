@@ -23,7 +23,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from policylab.deployment.endpoint import Limits
-from policylab.deployment.http.base import Receive, Scope, Send
+from policylab.deployment.http.http_app import Receive, Scope, Send
 from policylab.deployment.running import Running
 
 TICK_S = 0.25

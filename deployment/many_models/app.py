@@ -25,7 +25,7 @@ from policylab.deployment.decision import Refusal
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.http import openapi, prometheus, wire
 from policylab.deployment.http.access import Access
-from policylab.deployment.http.base import Handler, HttpApp, Receive, Scope
+from policylab.deployment.http.http_app import Handler, HttpApp, Receive, Scope
 from policylab.deployment.http.reported import take_rewards
 from policylab.deployment.many_models.store import LoadedModel, ModelStore
 from policylab.deployment.state import StateFile

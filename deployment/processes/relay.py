@@ -25,7 +25,7 @@ import msgspec
 from policylab.deployment.decision import Refusal
 from policylab.deployment.endpoint import Limits
 from policylab.deployment.http import wire
-from policylab.deployment.http.base import INVOKED, MAX_ADMIN_BYTES, Disconnected, Receive, Scope, Send
+from policylab.deployment.http.http_app import INVOKED, MAX_ADMIN_BYTES, Disconnected, Receive, Scope, Send
 from policylab.deployment.http.limits import BufferedBodies
 
 RESTART_S = 30.0

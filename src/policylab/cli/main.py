@@ -16,6 +16,7 @@ from policylab.cli.hosting_arguments import add_hosting
 from policylab.cli.labels_arguments import add_labels
 from policylab.cli.monitor_arguments import add_monitoring
 from policylab.cli.policy_arguments import add_policy
+from policylab.cli.transform import add_transform
 from policylab.errors import PolicylabError, did_you_mean
 
 
@@ -82,6 +83,7 @@ def _add_groups(command: Callable[..., argparse.ArgumentParser]) -> None:
     _study_commands(command("study", call="study:", text="look at the study of a run directory, finished or not"))
     _job_commands(command("jobs", call="jobs:", text="look after jobs on a Ray cluster or SageMaker; submit to Ray"))
     _serve_arguments(command("serve", call="endpoint:serve", text="serve a policy bundle, a run or an endpoint file"))
+    add_transform(command("transform", call="transform:transform", text="decisions for whole files of observations"))
     _endpoint_commands(command("endpoint", call="endpoint:", text="look after a running endpoint"))
     _registry_commands(command("registry", call="registry:", text="versions of policies, and which may be served"))
     _process_arguments(command("process", call="process:process", text="prepare a data set, or evaluate a policy"))
