@@ -91,7 +91,7 @@ def test_it_wakes_when_asked_and_sleeps_when_idle(bundles: dict[str, Path]) -> N
         assert await page("POST", INVOKE, b"3", x_amzn_sagemaker_inference_id="one") == first  # the secret is kept
         assert 'cold_starts_total{endpoint="lake"} 3.0' in (await page("GET", "/metrics"))[1]["text"]
 
-    called(Page(bundles["random"], idle_s=0.05, max_concurrency=20), use)
+    called(Page(bundles["random"], idle_s=0.3, max_concurrency=20), use)
 
 
 def test_more_requests_at_once_than_allowed_are_refused(bundles: dict[str, Path]) -> None:
