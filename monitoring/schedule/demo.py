@@ -41,7 +41,7 @@ from policylab.monitoring.schedule.watch import watch_live
 
 ENVIRONMENT, LIMIT = "FrozenLake-v1", 60
 EPSILON, DISCOUNT = 0.05, 0.99
-BASELINE_EPISODES, RECOVERY_EPISODES, MAX_EPISODES = 80, 20, 400
+BASELINE_EPISODES, RECOVERY_EPISODES, MAX_EPISODES = 80, 80, 400
 START_S, ALARM_S = 60.0, 60.0
 Say = Callable[[str], None]
 
