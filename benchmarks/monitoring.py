@@ -175,10 +175,10 @@ def merging() -> None:
 
 def memory(folder: Path, *, n_rows: int) -> None:
     files = [write(folder / f"{name}.parquet", n_rows, seed=seed) for seed, name in enumerate(("large", "larger"))]
-    code = (
-        "import resource, sys; from pathlib import Path; from benchmarks.monitoring import ours; "
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; ours(*map(Path, sys.argv[1:])); "
-        "print(before / 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    code = (  # not getrusage: what it tells begins with the peak of the process that started this one
+        "import sys; from pathlib import Path; from benchmarks.monitoring import ours; "
+        "peak = lambda: int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]) / 1024; "
+        "before = peak(); ours(*map(Path, sys.argv[1:])); print(before, peak())"
     )
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *map(str, files)], capture_output=True, text=True, check=True)
