@@ -115,6 +115,7 @@ class BatchTransform:
         except BaseException as error:
             Path(name).unlink(missing_ok=True)
             if isinstance(error, UserError):
+                output.unlink(missing_ok=True)  # of an earlier, sound file of this name
                 return Transformed(source, None, records.n_read, str(error))
             raise
         return Transformed(source, output, records.n_read, None)
@@ -136,7 +137,8 @@ class BatchTransform:
         try:
             return self._server.decide(request)
         except Refusal as error:
-            raise UserError(f"record {str(request.retry_key).rpartition(':')[2]} and following: {error}") from error
+            name, _, number = str(request.retry_key).rpartition(":")
+            raise UserError(f"{name}, record {number} and following: {error}") from error
 
 
 class _Records:

@@ -88,7 +88,7 @@ def test_masks_are_kept_and_empty_lines_are_no_records(bundles: dict[str, Path],
         ("a.jsonl", b"1\n[1, 2]\n", r"a\.jsonl:2: a record is one observation"),
         ("a.jsonl", b'1\n{"observation": 1', r"a\.jsonl:2: the body is no JSON"),
         ("a.jsonl", b"1" * 200, r"a\.jsonl:1: more than 100 bytes \(limits.body_bytes\)"),
-        ("a.jsonl", b'{"observation": 1, "mask": [0, 0, 0, 0]}\n', r"record 1 .*true of at least one"),
+        ("a.jsonl", b'{"observation": 1, "mask": [0, 0, 0, 0]}\n', r"a\.jsonl, record 1 .*true of at least one"),
         ("a.csv", b"1\nstate\n", r"a\.csv:2: the body is no CSV of numbers"),
         ("a.npy", b"\x93NUMPY nothing", r"a\.npy is no NPY array"),
     ],
@@ -99,13 +99,15 @@ def test_a_wrong_record_costs_its_file_alone(
     (tmp_path / name).write_bytes(content)
     (tmp_path / "good.csv").write_text("1\n2\n")
     out = tmp_path / "out"
+    out.mkdir()
+    (out / f"{name}.out").write_text("of a file that was sound")
     with BatchTransform(endpoint({"name": "a", "bundle": str(bundles["left"])}, limits={"body_bytes": 100})) as batch:
         wrong, good = batch.run([tmp_path / name, tmp_path / "good.csv"], out)
     assert wrong.output is None
     with pytest.raises(UserError, match=message):
         raise UserError(str(wrong.error))
     assert good.n_records == 2
-    assert [path.name for path in out.iterdir()] == ["good.csv.out"], "no part of a file is left"
+    assert [path.name for path in out.iterdir()] == ["good.csv.out"], "no part of a file is left, nor an older output"
 
 
 def test_a_pickle_in_an_array_is_not_opened(bundles: dict[str, Path], tmp_path: Path) -> None:
