@@ -11,6 +11,7 @@ from typing import Any
 
 from policylab.agents.bundle import Bundle, load_bundle
 from policylab.errors import PolicylabError
+from policylab.experiments.report.text import counted
 from policylab.monitoring.alarms.measurement import Measurement, of_causes, of_data, of_quality
 from policylab.monitoring.causes.analysis import MIN_STEPS, DriftSettings, diagnose
 from policylab.monitoring.causes.steps import read_steps
@@ -75,7 +76,8 @@ def run_checks(config: MonitorConfig, *, start: datetime, end: datetime) -> list
 def _with_note(result: CheckResult, n_unfinished: int) -> CheckResult:
     if not n_unfinished:
         return result
-    note = f"{n_unfinished:,} episodes that still went on are left out; raise `late` to the time that an episode takes"
+    unfinished = counted(n_unfinished, "episodes")
+    note = f"left out, still going on: {unfinished}; raise `late` to the time that an episode takes"
     return dataclasses.replace(result, text=f"{result.text}; {note}" if result.text else note)
 
 
@@ -106,7 +108,7 @@ def _data(settings: DataCheck, window: Path) -> CheckResult:
     profile = profile_of([window], columns=settings.columns)
     reference = Profile.load(settings.baseline / "profile.npz")
     found = check(profile, reference, constraints=limits, false_alarm_rate=rate)
-    text = f"{len(found.violations)} violations in {found.n_window:,} rows"
+    text = f"{counted(len(found.violations), 'violations')} in {found.n_window:,} rows"
     measured = tuple(of_data(found, false_alarm_rate=rate))
     return CheckResult("data", data_report.status(found), text, measured, data_report.as_document(found))
 

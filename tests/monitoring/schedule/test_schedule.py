@@ -285,7 +285,7 @@ def test_an_episode_that_goes_on_is_left_out_and_told(monitor: Path) -> None:
     episodes(monitor.parent / "data", SPANS)
     first, second, third = run(monitor, START + timedelta(hours=3, minutes=1))
     assert (returns(first), returns(second)) == (21, 6)
-    assert "1 episodes that still went on are left out; raise `late`" in first["checks"][0]["text"]
+    assert "left out, still going on: 1 episode; raise `late`" in first["checks"][0]["text"]
     assert third["checks"][0]["status"] == "no data"
 
 
