@@ -18,6 +18,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from policylab.errors import MissingExtraError, RunDirectoryError, StorageError, UserError
 from policylab.extras import require
@@ -42,14 +43,15 @@ class SnapshotStore:
     """
 
     def __init__(self, url: str) -> None:
-        core = require("fsspec.core", extra="ray")
         self._url = url.rstrip("/")
         try:
-            self._storage, self._root = core.url_to_fs(self._url)
+            self._storage, self._root = _opened(self._url)
         except ImportError as error:
             raise MissingExtraError(f"launcher.storage={url}: {error}") from None
         except ValueError as error:
             raise UserError(f"launcher.storage={url}: {error}; use a URL such as s3://BUCKET/PATH") from None
+        except OSError as error:  # Arrow asks S3 for the bucket's region
+            raise StorageError(f"launcher.storage={url}: {error}; check the bucket's name and credentials") from None
 
     def push(self, folder: Path, key: str) -> None:
         """Store the folder's files as they are now; what is there already is not sent again.
@@ -151,6 +153,18 @@ class SnapshotStore:
                 f"launcher.storage: {self._url}/{key}: {type(error).__name__}: {error}; "
                 "what was stored before is intact"
             ) from error
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """Return the file system of ``url`` and the path in it.
+
+    S3 by Arrow: the s3fs that fits beside a current boto3 is years old and cannot delete an object.
+    """
+    if not url.startswith("s3://"):
+        opened: tuple[Any, str] = require("fsspec.core", extra="ray").url_to_fs(url)
+        return opened
+    storage, root = require("pyarrow.fs", extra="ray").FileSystem.from_uri(url)
+    return require("fsspec.implementations.arrow", extra="ray").ArrowFSWrapper(storage), root
 
 
 def _digest(content: bytes) -> str:

@@ -3,6 +3,7 @@
 import json
 import uuid
 
+import boto3
 import fsspec
 import pytest
 
@@ -10,8 +11,11 @@ from policylab.errors import MissingExtraError, StorageError, UserError
 from policylab.launchers.snapshots import SnapshotStore
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "s3"])
 def url(request, tmp_path):
+    if request.param == "s3":
+        request.getfixturevalue("aws")
+        return f"s3://bucket/{uuid.uuid4().hex}"
     return f"file://{tmp_path}/store" if request.param == "file" else f"memory://{uuid.uuid4().hex}"
 
 
@@ -40,6 +44,9 @@ def read(folder):
 
 
 def objects(url, key):
+    if url.startswith("s3://"):
+        listed = boto3.client("s3").list_objects_v2(Bucket="bucket", Prefix=f"{url[12:]}/{key}/objects/")
+        return {found["Key"].rpartition("/")[2] for found in listed["Contents"]} - {""}
     storage, root = fsspec.core.url_to_fs(url)
     return {path.rpartition("/")[2] for path in storage.ls(f"{root}/{key}/objects", detail=False)}
 
