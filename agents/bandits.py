@@ -7,8 +7,6 @@ behind, which knows the arms of the last problem only.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +14,8 @@ from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
+from policylab.agents import array_checkpoint
 from policylab.agents.agent import Report
 from policylab.agents.bandit_learners import make_learner, run_testbed
 from policylab.agents.bandit_settings import (
@@ -28,12 +26,13 @@ from policylab.agents.bandit_settings import (
     ThompsonBandit,
     Ucb1Bandit,
 )
+from policylab.agents.checkpoint_facts import FactsFormat
 from policylab.agents.policy import BanditPolicy
 from policylab.envs.cursor import EpisodeCursor
 from policylab.envs.learned_reward import training_env
 from policylab.envs.settings import EnvSettings
 from policylab.errors import CheckpointError, EnvironmentRuleError
-from policylab.files import canonical_json, content_hash, write_atomic
+from policylab.files import canonical_json
 from policylab.seeding import generator, generator_state, set_generator_state
 
 __all__ = [
@@ -47,8 +46,7 @@ __all__ = [
     "run_testbed",
 ]
 
-STATE = "state.json"
-ARRAYS = "arrays.npz"
+CHECKPOINT = FactsFormat("policylab bandit", 2, "a bandit")
 
 
 class BanditAgent:
@@ -143,21 +141,15 @@ class BanditAgent:
             **{f"cursor_{name}": value for name, value in position.items() if isinstance(value, np.ndarray)},
             "rng": generator_state(self._rng),
         }
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        content = buffer.getvalue()
         facts = {
-            "schema_version": 1,
             "identity": self._identity,
             "steps": self._steps,
             "episodes": self._episodes,
             "episode_return": self._episode_return,
             "episode_length": self._episode_length,
             "cursor": {name: value for name, value in position.items() if not isinstance(value, np.ndarray)},
-            "arrays_sha256": hashlib.sha256(content).hexdigest(),
         }
-        write_atomic(folder / ARRAYS, content)
-        write_atomic(folder / STATE, canonical_json({**facts, "digest": content_hash(facts)}))
+        array_checkpoint.write(folder, arrays, facts=facts, form=CHECKPOINT)
 
     def restore(self, folder: Path, *, retuned: bool = False) -> None:
         """Continue from what `save` wrote.
@@ -169,7 +161,7 @@ class BanditAgent:
         Raises:
             CheckpointError: the checkpoint is damaged or belongs to another agent or environment.
         """
-        facts, arrays = _read_checkpoint(folder)
+        arrays, facts = array_checkpoint.read(folder, form=CHECKPOINT)
         theirs = facts.get("identity")
         if theirs != json.loads(canonical_json(self._identity)):
             raise CheckpointError(
@@ -204,17 +196,3 @@ def _n_arms(env: gym.Env[Any, Any], *, kind: str, env_id: str) -> int:
             f"{str(actions)[:60]}; choose another agent, such as q_learning"
         )
     return int(actions.n)
-
-
-def _read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    try:
-        facts = json.loads((folder / STATE).read_bytes())
-        content = (folder / ARRAYS).read_bytes()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} holds no readable checkpoint ({error}); use an older one") from error
-    if not isinstance(facts, dict) or facts.pop("digest", None) != content_hash(facts):
-        raise CheckpointError(f"{folder / STATE} is damaged: its digest does not match; use an older checkpoint")
-    if facts.get("arrays_sha256") != hashlib.sha256(content).hexdigest():
-        raise CheckpointError(f"{folder / ARRAYS} is damaged: its sha256 is not the recorded one; use an older one")
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        return facts, {name: stored[name] for name in stored.files}

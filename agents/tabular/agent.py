@@ -10,13 +10,14 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from policylab.agents import array_checkpoint
 from policylab.agents.agent import Report
+from policylab.agents.checkpoint_facts import FactsFormat
 from policylab.agents.exploration import PARAMETERS, counts_choices
 from policylab.agents.features import Encoder, make_encoder
 from policylab.agents.policy import TabularPolicy
 from policylab.agents.schedules import INVERSE_VISITS, InverseVisits, Schedule, value_at
 from policylab.agents.settings import TabularSettings
-from policylab.agents.tabular import checkpoint
 from policylab.agents.tabular.core import Algorithm, Core, Size, make_core
 from policylab.agents.tabular.plain import PlainExecution
 from policylab.agents.tabular.progress import EPISODES, STEPS, Progress, begin, take_metrics
@@ -27,6 +28,8 @@ from policylab.envs.settings import EnvSettings
 from policylab.errors import CheckpointError, EnvironmentRuleError, RunError, UserError
 from policylab.files import canonical_json
 from policylab.seeding import generator, generator_state, set_generator_state
+
+CHECKPOINT = FactsFormat("policylab tabular agent", 1, "a tabular agent")
 
 
 class Execution(Protocol):
@@ -151,7 +154,7 @@ class TabularAgent:
             "episodes": int(self._progress.clock[EPISODES]),
             "position": {name: fact for name, fact in position.items() if name not in arrays},
         }
-        checkpoint.write(folder, {**self._arrays(), **stored}, facts=facts)
+        array_checkpoint.write(folder, {**self._arrays(), **stored}, facts=facts, form=CHECKPOINT)
 
     def restore(self, folder: Path, *, retuned: bool = False) -> None:
         """Continue from what `save` wrote.
@@ -163,7 +166,7 @@ class TabularAgent:
         Raises:
             CheckpointError: the checkpoint is damaged, or belongs to another agent or environment.
         """
-        arrays, facts = checkpoint.read(folder)
+        arrays, facts = array_checkpoint.read(folder, form=CHECKPOINT)
         mutable = type(self.settings).mutable if retuned else frozenset()
         theirs, ours = _without(facts.get("identity"), mutable), _without(self._identity, mutable)
         if theirs != ours:
@@ -173,9 +176,9 @@ class TabularAgent:
             )
         self._execution.restore({**facts["position"], **_prefixed(arrays, "position.")})
         for name, target in self._arrays().items():
-            checkpoint.fill(target, arrays, name=name, folder=folder)
+            array_checkpoint.fill(target, arrays, name=name, folder=folder)
         words = generator_state(self._algorithm.core.rng)
-        checkpoint.fill(words, arrays, name="rng", folder=folder)
+        array_checkpoint.fill(words, arrays, name="rng", folder=folder)
         set_generator_state(self._algorithm.core.rng, words)
 
     def close(self) -> None:

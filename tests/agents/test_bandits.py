@@ -274,17 +274,17 @@ def test_foreign_and_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
         make(Ucb1Bandit(c=1.0)).restore(tmp_path)
     with pytest.raises(CheckpointError, match="was saved by another agent"):
         make(Ucb1Bandit(), env=EnvSettings(id="policylab/Bandit-v0")).restore(tmp_path)
-    arrays = (tmp_path / "arrays.npz").read_bytes()
-    (tmp_path / "arrays.npz").write_bytes(arrays[:-1])
-    with pytest.raises(CheckpointError, match="its sha256 is not the recorded one"):
+    arrays = (tmp_path / "state.npz").read_bytes()
+    (tmp_path / "state.npz").write_bytes(arrays[:-1])
+    with pytest.raises(CheckpointError, match=r"state\.npz is damaged: its sha256"):
         make(Ucb1Bandit()).restore(tmp_path)
-    (tmp_path / "arrays.npz").write_bytes(arrays)
+    (tmp_path / "state.npz").write_bytes(arrays)
     facts = json.loads((tmp_path / "state.json").read_text())
     (tmp_path / "state.json").write_text(json.dumps({**facts, "cursor": {}}))
     with pytest.raises(CheckpointError, match=r"state\.json is damaged: its digest does not match"):
         make(Ucb1Bandit()).restore(tmp_path)
     (tmp_path / "state.json").write_text("{")
-    with pytest.raises(CheckpointError, match="holds no readable checkpoint"):
+    with pytest.raises(CheckpointError, match=r"state\.json is damaged: it is not JSON"):
         make(Ucb1Bandit()).restore(tmp_path)
-    with pytest.raises(CheckpointError, match="holds no readable checkpoint"):
+    with pytest.raises(CheckpointError, match=r"nowhere.state\.json cannot be read"):
         make(Ucb1Bandit()).restore(tmp_path / "nowhere")

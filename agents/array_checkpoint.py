@@ -1,4 +1,4 @@
-"""The checkpoint of a tabular agent: ``state.npz`` (arrays) and ``state.json`` (facts and hashes).
+"""A checkpoint of arrays: ``state.npz``, and ``state.json`` (facts and hashes).
 
 The facts are written last and name the SHA-256 of the arrays, so a pair that does not belong together, a
 truncated file or an altered byte is noticed.
@@ -20,12 +20,11 @@ from policylab.agents.checkpoint_facts import FactsFormat
 from policylab.errors import CheckpointError
 from policylab.files import write_synced
 
-FORMAT = FactsFormat("policylab tabular agent", 1, "a tabular agent")
 ARRAYS, FACTS = "state.npz", "state.json"
 
 
-def write(folder: Path, arrays: Mapping[str, NDArray[Any]], *, facts: Mapping[str, Any]) -> None:
-    """Write ``arrays`` and ``facts`` (JSON values) into ``folder``.
+def write(folder: Path, arrays: Mapping[str, NDArray[Any]], *, facts: Mapping[str, Any], form: FactsFormat) -> None:
+    """Write ``arrays`` and ``facts`` (JSON values) into ``folder``, in the form of their agent.
 
     Raises:
         StorageError: a write failed; an older checkpoint in the folder is refused by `read`, never mixed in.
@@ -34,17 +33,17 @@ def write(folder: Path, arrays: Mapping[str, NDArray[Any]], *, facts: Mapping[st
     np.savez(buffer, allow_pickle=False, **arrays)
     content = buffer.getvalue()
     write_synced(folder / ARRAYS, content)
-    FORMAT.write(folder / FACTS, {"arrays_sha256": hashlib.sha256(content).hexdigest(), **facts})
+    form.write(folder / FACTS, {"arrays_sha256": hashlib.sha256(content).hexdigest(), **facts})
 
 
-def read(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read(folder: Path, *, form: FactsFormat) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the arrays and facts that `write` left in ``folder``.
 
     Raises:
         CheckpointError: a file is missing, damaged, of another format or version, or the two do not belong
             together.
     """
-    facts = FORMAT.read(folder / FACTS)
+    facts = form.read(folder / FACTS)
     path = folder / ARRAYS
     try:
         content = path.read_bytes()
