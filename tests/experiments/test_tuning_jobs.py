@@ -8,11 +8,12 @@ import yaml
 
 from policylab.aws.service_model import structure_findings
 from policylab.cli.main import main
-from policylab.errors import ConfigError, UserError
+from policylab.errors import ConfigError, RunError, UserError
 from policylab.experiments.rundir import open_run
 from policylab.experiments.runner import drive
 from policylab.experiments.schema import load_experiment
 from policylab.experiments.tuning_jobs import fetch_record, import_study, outgoing_study, spec_of
+from policylab.launchers.sagemaker.service import Patience
 from policylab.tuning.parents import read_parent
 
 SETTINGS = [
@@ -154,7 +155,7 @@ def test_a_record_of_another_metric(tmp_path):
 
 
 class Pages:
-    """Answers as boto3 gives them: times as datetimes, training jobs in pages. (moto cannot list them.)"""
+    """Answers as boto3 gives them: times as datetimes, training jobs in pages, which moto cannot list at all."""
 
     def describe_hyper_parameter_tuning_job(self, *, HyperParameterTuningJobName):
         assert HyperParameterTuningJobName == "taxi-1"
@@ -177,3 +178,50 @@ def test_a_record_is_fetched_whole_and_can_be_stored(config, tmp_path):
     assert "ResponseMetadata" not in fetched
     run = import_study(config, fetched, out=tmp_path)
     assert read_parent(run.path / "study" / "sagemaker.json").created == "2026-11-01"
+
+
+@pytest.fixture
+def sent(aws, capsys):
+    """The name of a tuning job that moto took, and the options of the experiment it was made from."""
+    options = [part for one in [*SETTINGS, *SEARCH] for part in ("--set", one)]
+    assert main(["study", "to-sagemaker", "taxi_tune", *options, "--send", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["tuning_job"], options
+
+
+def test_moto_cannot_list_the_jobs_of_a_tuning_job_so_a_live_import_gets_no_further(sent, monkeypatch):
+    """What moto falls short of: ListTrainingJobsForHyperParameterTuningJob, which it answers with HTTP 500.
+
+    So what can be shown against it is that the record itself is described, that the question it cannot answer is a
+    valid one, and that the end of a user's patience is one sentence.
+    """
+    import boto3
+    from botocore.config import Config
+
+    monkeypatch.setattr(Patience, "wait_s", lambda *_: 0.0)
+    queries = []
+    service = boto3.client("sagemaker", config=Config(retries={"total_max_attempts": 1}))
+    event = "before-parameter-build.sagemaker.ListTrainingJobsForHyperParameterTuningJob"
+    service.meta.events.register(event, lambda params, **_: queries.append(dict(params)))
+    with pytest.raises(RunError, match="keeps failing list_training_jobs_for_hyper_parameter_tuning_job"):
+        fetch_record(service, sent[0])
+    assert queries[0]["HyperParameterTuningJobName"] == sent[0]
+    assert structure_findings("ListTrainingJobsForHyperParameterTuningJob", queries[0]) == []
+
+
+def test_a_tuning_job_is_imported_from_a_service_that_lists_its_jobs(sent, tmp_path, monkeypatch, capsys):
+    """The command over HTTP against moto with the one operation it lacks added; the jobs are ours, for it starts none."""
+    from moto.sagemaker.responses import SageMakerResponse
+
+    def listed(self):
+        assert json.loads(self.body)["HyperParameterTuningJobName"] == sent[0]
+        more = {"TrainingJobArn": "arn:aws:sagemaker:eu-west-1:123456789012:training-job/taxi", "CreationTime": 1.8e9}
+        return json.dumps({"TrainingJobSummaries": [{**job, **more} for job in record()["TrainingJobSummaries"]]})
+
+    name = "list_training_jobs_for_hyper_parameter_tuning_job"
+    monkeypatch.setattr(SageMakerResponse, name, listed, raising=False)
+    assert main(["study", "import", sent[0], "taxi_tune", *sent[1], "--out", str(tmp_path), "--json"]) == 0
+    run_dir = json.loads(capsys.readouterr().out)["run_dir"]
+    assert main(["study", "show", run_dir, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["trials"], shown["failed_runs"], shown["status"]) == (4, 1, "finished")
+    assert sent[0] in shown["reason"]
