@@ -68,3 +68,24 @@ def estimate(request: Mapping[str, Any], prices: PriceTable | None = None) -> Es
     hours = (runtime_s + (resources["KeepAlivePeriodInSeconds"].number or 0)) / 3600
     unpriced = tuple(sorted({name for name, _ in counts} - prices.per_hour.keys()))
     return Estimate(per_hour * hours, per_hour, unpriced, f"{prices.region} {prices.as_of}, {prices.currency}")
+
+
+def study_most(request: Mapping[str, Any], prices: PriceTable | None = None) -> float | None:
+    """Return what all jobs of a CreateHyperParameterTuningJob ``request`` cost at most, None if it sets no limit.
+
+    Limits are the number of jobs, and the time of the whole with as many of them as may run at once.
+
+    >>> limits = {"MaxNumberOfTrainingJobs": 10, "MaxParallelTrainingJobs": 2}
+    >>> job = {"ResourceConfig": {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1},
+    ...     "StoppingCondition": {"MaxRuntimeInSeconds": 3600}}
+    >>> request = {"HyperParameterTuningJobConfig": {"ResourceLimits": limits}, "TrainingJobDefinition": job}
+    >>> round(study_most(request), 2)
+    2.3
+    """
+    limits = View(request)["HyperParameterTuningJobConfig"]["ResourceLimits"]
+    each = estimate(request.get("TrainingJobDefinition", {}), prices)
+    n_jobs, runtime_s = limits["MaxNumberOfTrainingJobs"].number, limits["MaxRuntimeInSeconds"].number
+    most = [] if n_jobs is None else [n_jobs * each.most]
+    if runtime_s is not None:
+        most.append((limits["MaxParallelTrainingJobs"].number or 1) * runtime_s / 3600 * each.per_hour)
+    return min(most, default=None)

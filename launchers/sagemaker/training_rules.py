@@ -69,7 +69,8 @@ def _hyperparameters(request: View) -> Iterator[Finding]:
             yield value.found(rule, "put it into a file in a channel", severity="warning")
 
 
-def _environment(request: View) -> Iterator[Finding]:
+def environment_findings(request: View) -> Iterator[Finding]:
+    """Check the variables of a job of any kind: their names, and that none holds a secret."""
     for name, value in request["Environment"].entries():
         if not ENVIRONMENT_NAME.fullmatch(name):
             yield value.found("a variable's name has letters, digits and _, and begins with no digit", "rename it")
@@ -163,7 +164,7 @@ def _checkpoints(request: View) -> Iterator[Finding]:
 _RULES: tuple[Callable[[View], Iterator[Finding]], ...] = (
     _algorithm,
     _hyperparameters,
-    _environment,
+    environment_findings,
     _cluster,
     _warm_pool,
     _channels,

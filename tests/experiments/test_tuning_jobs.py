@@ -87,6 +87,48 @@ def test_the_request_is_valid_and_its_name_follows_from_its_content(config):
     assert all(any(name.startswith(uri) for name in outgoing.files) for uri in uris)
 
 
+def outgoing_with(*settings):
+    return outgoing_study(load_experiment("taxi_tune", overrides=[*SETTINGS, *SEARCH, *settings]))
+
+
+def test_a_tuning_job_is_priced_and_carries_the_tags_of_the_settings():
+    sent = outgoing_with("launcher.tags={team: rl}", "launcher.max_runtime_s=3600", "launcher.max_cost_usd=2")
+    assert sent.document["errors"] == []
+    price = sent.document["price"]
+    assert (price["most_per_job"], price["most"]) == (pytest.approx(0.23), pytest.approx(8 * 0.23))
+    assert sent.document["request"]["Tags"] == [
+        {"Key": "team", "Value": "rl"}, {"Key": "policylab:experiment", "Value": "taxi_tune"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["launcher.max_runtime_s=3600", "launcher.max_cost_usd=1.8"], "up to 1.84, got 1.8; raise it, or lower"),
+        (["launcher.max_cost_usd=9", "search.limits={steps: 100000}"], "without end, got 9.0; set search.limits"),
+        (["launcher.max_cost_usd=9", "launcher.instance_type=ml.c5n.xlarge"], "the price table lacks ml.c5n.xlarge"),
+        (["launcher.environment={API_KEY: x}"], "Definition.Environment.API_KEY: a request holds no secrets"),
+    ],
+)
+def test_what_sagemaker_does_not_look_after_is_an_error_of_the_request(settings, words):
+    errors = outgoing_with(*settings).document["errors"]
+    assert any(words in error for error in errors), errors
+
+
+def test_the_time_of_a_tuning_job_limits_its_price_too():
+    limits = "search.limits={trials: 100, wall_clock_s: 3600}"
+    sent = outgoing_with(limits, "search.parallel=3", "launcher.max_cost_usd=1")
+    assert sent.document["errors"] == []
+    assert sent.document["price"]["most"] == pytest.approx(3 * 0.23)
+
+
+def test_a_tuning_job_is_not_emulated_and_nothing_is_sent(aws, capsys):
+    command = ["study", "to-sagemaker", "taxi_tune", "--launcher", "sagemaker", "--emulate", "--send", "--json"]
+    assert main(command) == 2
+    message = json.loads(capsys.readouterr().out)["error"]["message"]
+    assert "search over emulated jobs with `policylab tune --launcher sagemaker --emulate`" in message
+
+
 def test_a_training_job_executes_the_first_seed_with_the_values_drawn(config, tmp_path):
     outgoing = outgoing_study(config)
     (name,) = (name for name in outgoing.files if name.endswith("experiment.yaml"))
@@ -209,7 +251,7 @@ def test_moto_cannot_list_the_jobs_of_a_tuning_job_so_a_live_import_gets_no_furt
 
 
 def test_a_tuning_job_is_imported_from_a_service_that_lists_its_jobs(sent, tmp_path, monkeypatch, capsys):
-    """The command over HTTP against moto with the one operation it lacks added; the jobs are ours, for it starts none."""
+    """The command over HTTP, against moto with the one operation it lacks; the jobs are ours, for moto starts none."""
     from moto.sagemaker.responses import SageMakerResponse
 
     def listed(self):

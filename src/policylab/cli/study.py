@@ -250,11 +250,18 @@ def to_sagemaker(arguments: argparse.Namespace) -> int:
     lines += [f"{kind}: {text}" for kind in ("error", "warning") for text in document[f"{kind}s"]]
     if document["unchecked"]:
         lines.append(f"warning: not checked against the service model: {document['unchecked']}")
+    if "price" in document:
+        lines.append(_price_line(document["price"]))
     sys.stderr.write("".join(f"{line}\n" for line in lines))
     if arguments.send and not document["errors"]:
         return _send(arguments, outgoing, config=config)
     emit(arguments, document, text=lambda: json.dumps(document["request"], indent=1))
     return 2 if document["errors"] else 0
+
+
+def _price_line(price: Mapping[str, Any]) -> str:
+    all_jobs = "without a limit for all jobs" if price["most"] is None else f"{price['most']:.2f} for all jobs"
+    return f"price: at most {price['most_per_job']:.2f} for each job, {all_jobs}; {price['basis']}"
 
 
 def _send(arguments: argparse.Namespace, outgoing: OutgoingStudy, *, config: ExperimentConfig) -> int:
