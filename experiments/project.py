@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field, JsonValue, field_validator
 
 from policylab.config import Document, Settings, assign, read, validate
-from policylab.errors import did_you_mean
+from policylab.errors import ConfigError, did_you_mean
 from policylab.launchers import LAUNCHERS
 
 FILE = "policylab.yaml"
@@ -36,6 +36,25 @@ class Project(Settings):
                     f"(known: {', '.join(LAUNCHERS.names())})"
                 )
         return launchers
+
+
+def shared_setting(kind: str, name: str, *, folder: Path = Path()) -> str | None:
+    """Return a text that the project file says of a launcher, such as the region of SageMaker; None if it does not.
+
+    For commands that read no experiment.
+
+    Raises:
+        ConfigError: the project file is malformed.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    project = read(path)
+    value = validate(Project, project).launchers.get(kind, {}).get(name)
+    if value is None or isinstance(value, str):
+        return value
+    place = ("launchers", kind, name)
+    raise ConfigError(f"{project.place(place)}: {'.'.join(place)}: must be a text, got {value!r}")
 
 
 def with_project(document: Document, overrides: Sequence[str], *, folder: Path = Path()) -> Document:

@@ -41,7 +41,7 @@ class Preflight:
 def preflight(request: Mapping[str, Any], *, prices: PriceTable | None = None, cap: float | None = None) -> Preflight:
     """Check and price a CreateTrainingJob ``request``; ``cap`` is what all jobs together may cost."""
     cost = estimate(request, prices)
-    findings = [*rule_findings(View(request)), *_price_findings(cost, cap=cap)]
+    findings = [*rule_findings(View(request)), *price_findings(cost, cap=cap)]
     explained = {finding.path for finding in findings if finding.severity == "error"}
     try:
         structure = structure_findings(OPERATION, request)
@@ -50,7 +50,8 @@ def preflight(request: Mapping[str, Any], *, prices: PriceTable | None = None, c
     return Preflight((*findings, *(finding for finding in structure if finding.path not in explained)), cost)
 
 
-def _price_findings(cost: Estimate, *, cap: float | None) -> Iterator[Finding]:
+def price_findings(cost: Estimate, *, cap: float | None) -> Iterator[Finding]:
+    """Check that a job is priced, and within the ``cap`` by itself."""
     for name in cost.unpriced:
         rule = f"the price table ({cost.basis}) lacks it, so the estimate does too"
         if cap is None:

@@ -70,7 +70,7 @@ class OutgoingProcess:
 
 
 def outgoing_process(
-    settings: SageMakerSettings, process: Mapping[str, Any], *, bundle: SourceBundle
+    settings: SageMakerSettings, process: Mapping[str, Any], *, bundle: SourceBundle, attempt: int = 0
 ) -> OutgoingProcess:
     """Return the job of a description.
 
@@ -78,6 +78,7 @@ def outgoing_process(
         settings: of the launcher.
         process: ``name``, ``input`` and ``output`` of the description, and whatever else it says.
         bundle: the code.
+        attempt: how many jobs of the same work have failed.
 
     Raises:
         UserError: the input does not exist.
@@ -90,7 +91,8 @@ def outgoing_process(
     files |= held
     inside = f"{ROOT}/input/data/{place.rpartition('/')[2]}"
     described = {**process, "input": inside, "output": f"{ROOT}/output"}
-    digest = content_hash({"process": described, "input": place, "code": bundle.hash, "image": settings.image})
+    facts = {"process": described, "input": place, "code": bundle.hash, "image": settings.image}
+    digest = content_hash({**facts, "attempt": attempt} if attempt else facts)
     stem = re.sub(r"[^a-zA-Z0-9]+", "-", str(process["name"])).strip("-")
     name = f"{stem}-{digest[:10]}"
     home = f"{prefix}/processing/{name}"
@@ -158,6 +160,8 @@ def _network(settings: SageMakerSettings) -> dict[str, Any]:
     network: dict[str, Any] = {}
     if settings.network_isolation:
         network["EnableNetworkIsolation"] = True
+    if settings.encrypt_traffic:
+        network["EnableInterContainerTrafficEncryption"] = True
     if settings.vpc:
         network["VpcConfig"] = {
             "Subnets": list(settings.vpc.subnets),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 
 from policylab.agents.build import make_agent
 from policylab.agents.bundle import Lineage, write_bundle
@@ -16,9 +17,11 @@ from policylab.aws.service_model import structure_findings
 from policylab.cli.main import main
 from policylab.envs.make import make_env
 from policylab.envs.settings import EnvSettings
+from policylab.errors import RunError
 from policylab.experiments.processing.description import read_description
 from policylab.experiments.processing.tables import read_table
-from policylab.launchers.sagemaker.object_store import S3Store
+from policylab.launchers.sagemaker.object_store import FolderStore, S3Store
+from policylab.launchers.sagemaker.processing_jobs import follow, send
 from policylab.launchers.sagemaker.processing_request import outgoing_process
 from policylab.launchers.sagemaker.service import client
 from policylab.launchers.sagemaker.settings import SageMakerSettings
@@ -195,3 +198,70 @@ def test_a_processing_job_is_sent_waited_for_and_its_output_brought(folder, caps
     done = processed(capsys, *sending)
     assert output == f"s3://bucket/policylab/processing/{done['job']}/output"
     assert (folder / "prepared" / "encoding.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--dry-run"], "--dry-run is for a processing job; add --launcher sagemaker"),
+        (["--launcher", "ray"], "launcher.kind=ray is for a processing job"),
+        (["--launcher", "sagemaker", "--emulate"], "processing jobs are not emulated; leave --launcher out"),
+        (["--launcher", "sagemaker", "--set", "launcher.max_cost_usd=0.1"], "a job may cost up to 5.52, got 0.1"),
+        (["--launcher", "sagemaker", "--set", "launcher.environment={API_KEY: x}"], "a request holds no secrets"),
+        (["--launcher", "sagemaker", "--set", "launcher.instance_typ=x"], "did you mean 'instance_type'?"),
+    ],
+)
+def test_nothing_is_done_or_sent_with_an_option_that_does_not_fit(folder, capsys, aws, options, words):
+    (folder / "policylab.yaml").write_text(SETTINGS)
+    assert words in processed(capsys, *options, code=2)["error"]["message"]
+    assert not (folder / "prepared").exists()
+    assert "Contents" not in client("s3", region=None).list_objects_v2(Bucket="bucket")
+
+
+def test_a_processing_job_is_priced_and_says_which_settings_it_does_not_use(folder, capsys):
+    (folder / "policylab.yaml").write_text(SETTINGS)
+    options = ["launcher.spot.max_wait_s=90000", "launcher.encrypt_traffic=true", "launcher.max_runtime_s=3600"]
+    document = processed(capsys, "--launcher", "sagemaker", "--dry-run", *[a for o in options for a in ("--set", o)])
+    assert document["price"]["most"] == pytest.approx(0.23)
+    (warning,) = document["warnings"]
+    assert warning.startswith("launcher.spot: a processing job of policylab has one machine, on demand")
+    assert document["request"]["NetworkConfig"]["EnableInterContainerTrafficEncryption"] is True
+
+
+class NamesAreTaken:
+    """What moto lacks of processing jobs: a name is taken for ever, and a job may fail."""
+
+    def __init__(self, statuses):
+        self.statuses = statuses
+        self.made = {}
+
+    def create_processing_job(self, **request):
+        name = request["ProcessingJobName"]
+        if name in self.made:
+            details = {"Error": {"Code": "ResourceInUse", "Message": "Job name must be unique"}}
+            raise ClientError(details, "CreateProcessingJob")
+        self.made[name] = self.statuses.pop(0)
+
+    def describe_processing_job(self, *, ProcessingJobName):
+        return {"ProcessingJobStatus": self.made[ProcessingJobName], "ExitMessage": "out of memory"}
+
+
+def test_after_a_failed_processing_job_the_same_command_sends_the_next_and_no_other(folder):
+    store = FolderStore(folder / "s3")
+    described = read_description(folder / "reviews.yaml").model_dump(mode="json")
+    settings, bundle = load_description(folder), build(extras=["offline"])
+
+    def sent(service):
+        def outgoing(attempt):
+            return outgoing_process(settings, described, bundle=bundle, attempt=attempt)
+
+        return send(service, store, outgoing=outgoing)
+
+    service = NamesAreTaken(["Failed", "Completed"])
+    first = sent(service)
+    with pytest.raises(RunError, match="failed: out of memory; sent again, it is a new job"):
+        follow(service, store, outgoing=first)
+    second = sent(service)
+    assert second.name != first.name
+    assert sent(service).name == second.name  # it has completed: its output is what is wanted
+    assert len(service.made) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policylab.cli.output import columns, emit
+from policylab.cli.region import region_of
 from policylab.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def invoke(arguments: argparse.Namespace) -> int:
         "InferenceId": arguments.inference_id,
         "SessionId": arguments.session,
     }
-    runtime = client("sagemaker-runtime", region=arguments.region)
+    runtime = client("sagemaker-runtime", region=region_of(arguments))
     given = {name: value for name, value in request.items() if value is not None}
     answer = patiently(runtime.invoke_endpoint, **given)["Body"].read()
     try:
@@ -112,7 +113,7 @@ def _sent(arguments: argparse.Namespace, verb: str) -> int:
     assert config.sagemaker is not None
     _tell(plan.document())
     plan.require_valid()
-    hosted = _hosted(config.name, region=arguments.region or config.sagemaker.region)
+    hosted = _hosted(config.name, region=arguments.region or config.sagemaker.region or region_of(arguments))
     return _shown(arguments, getattr(hosted, verb)(plan))
 
 
@@ -123,7 +124,7 @@ def _name(arguments: argparse.Namespace) -> str:
 
 
 def _named(arguments: argparse.Namespace) -> HostedEndpoint:
-    return _hosted(_name(arguments), region=arguments.region)
+    return _hosted(_name(arguments), region=region_of(arguments))
 
 
 def _hosted(name: str, *, region: str | None) -> HostedEndpoint:

@@ -43,7 +43,7 @@ def add_hosting(commands: Commands) -> None:
         verb = commands.choices[name]
         verb.add_argument("--on", choices=["local", "sagemaker"], action=_On, const=name, default="local",
                           help="where the endpoint is (default: local); on sagemaker it goes by --name")  # fmt: skip
-        verb.add_argument("--region", help="of SageMaker (default: the AWS profile's)")
+        verb.add_argument("--region", help="of SageMaker (default: policylab.yaml's, else the AWS profile's)")
         if name in SENT:
             verb.add_argument(
                 "--dry-run", action="store_true", help="with --on sagemaker: print and check the requests"

@@ -152,7 +152,7 @@ def _registry_commands(registry: argparse.ArgumentParser) -> None:
         added = commands.add_parser(name, help=text, description=text)
         added.add_argument("--registry", choices=["mlflow", "sagemaker"], default="mlflow", help="default: mlflow")
         added.add_argument("--uri", help="MLflow's address (default: MLFLOW_TRACKING_URI, else mlflow.db here)")
-        added.add_argument("--region", help="of SageMaker (default: the AWS profile's)")
+        added.add_argument("--region", help="of SageMaker (default: policylab.yaml's, else the AWS profile's)")
         added.add_argument(
             "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document and nothing else"
         )
@@ -162,7 +162,9 @@ def _registry_commands(registry: argparse.ArgumentParser) -> None:
     register = command("register", call="register", text="add a policy bundle as a version that waits for approval")
     register.add_argument("bundle", metavar="BUNDLE", help="folder or model.tar.gz")
     register.add_argument("--name", required=True, help="registered model, or model package group")
-    register.add_argument("--s3-prefix", metavar="S3_URI", help="for SageMaker: where bundles are kept")
+    register.add_argument(
+        "--s3-prefix", metavar="S3_URI", help="for SageMaker: where bundles are kept (default: policylab.yaml's)"
+    )
     register.add_argument("--image", help="for SageMaker: the container image that serves them")
     command("list", call="listing", text="the versions under a name, the newest first").add_argument("name")
     for name, text in (("approve", "let a version be served"), ("reject", "keep a version from being served")):
@@ -368,8 +370,8 @@ def _job_commands(jobs: argparse.ArgumentParser) -> None:
     def of_any_service(name: str, *, text: str, names: str | None = "JOB") -> None:
         added = command(name, text=text)
         added.add_argument("--launcher", choices=["ray", "sagemaker"], default="ray", help="whose jobs (default: ray)")
-        added.add_argument("--region", help="of SageMaker (default: the AWS profile's)")
-        added.add_argument("--prices", metavar="FILE", help="price table for SageMaker instead of the shipped one")
+        added.add_argument("--region", help="of SageMaker (default: policylab.yaml's, else the AWS profile's)")
+        added.add_argument("--prices", metavar="FILE", help="price table for SageMaker (default: policylab.yaml's)")
         if names:
             added.add_argument("job", metavar=names)
         added.set_defaults(call=f"policylab.cli.jobs:{name}")

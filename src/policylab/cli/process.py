@@ -5,36 +5,37 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policylab.cli.output import columns, emit
+from policylab.errors import UserError
 
 if TYPE_CHECKING:
+    from policylab.findings import Finding
+    from policylab.launchers.sagemaker.prices import Estimate
     from policylab.launchers.sagemaker.processing_request import OutgoingProcess
     from policylab.launchers.sagemaker.settings import SageMakerSettings
-
-LOOK_S = 15.0
 
 
 def process(arguments: argparse.Namespace) -> int:
     """Carry out a description; with ``--launcher sagemaker`` as a processing job."""
     from policylab.experiments.processing.description import read_description
 
-    own = tuple(one for one in arguments.overrides if not one.startswith("launcher."))
+    of_launcher = [one for one in arguments.overrides if one.startswith("launcher.")]
+    own = tuple(one for one in arguments.overrides if one not in of_launcher)
     task = read_description(Path(arguments.description), overrides=own)
-    if "launcher.kind=sagemaker" not in arguments.overrides:
+    if "launcher.kind=sagemaker" not in of_launcher:
         from policylab.experiments.processing.execute import execute
 
+        if arguments.dry_run or of_launcher:
+            given = "--dry-run" if arguments.dry_run else of_launcher[0]
+            raise UserError(f"{given} is for a processing job; add --launcher sagemaker, or leave it out to work here")
         document = execute(task)
         emit(arguments, document, text=lambda: _text(document))
         return 0
-    settings = _settings(arguments)
-    outgoing = _outgoing(settings, task.model_dump(mode="json"))
-    if arguments.dry_run:
-        return _dry_run(arguments, outgoing)
-    return _send(arguments, outgoing, settings=settings, output=Path(task.output))
+    return _as_job(arguments, task.model_dump(mode="json"), output=Path(task.output))
 
 
 def _text(document: dict[str, Any]) -> str:
@@ -49,57 +50,72 @@ def _settings(arguments: argparse.Namespace) -> SageMakerSettings:
     own = [one for one in arguments.overrides if one.startswith("launcher.")]
     empty = Document(data={}, places={}, source="launcher")
     found = with_project(empty, own)
-    return validate(SageMakerSettings, Document(data=found.data["launcher"], places={}, source="launcher"))
+    places = {path[1:]: place for path, place in found.places.items() if path[:1] == ("launcher",)}
+    return validate(SageMakerSettings, Document(data=found.data["launcher"], places=places, source="launcher"))
 
 
-def _outgoing(settings: SageMakerSettings, task: dict[str, Any]) -> OutgoingProcess:
+def _as_job(arguments: argparse.Namespace, task: dict[str, Any], *, output: Path) -> int:
+    """Print the request, or send it, wait for its end and bring its output."""
+    from policylab.findings import raise_errors
+    from policylab.launchers.sagemaker.prices import price_table
+    from policylab.launchers.sagemaker.processing_jobs import OPERATION, process_cost, process_findings
     from policylab.launchers.sagemaker.processing_request import outgoing_process
     from policylab.launchers.sagemaker.source_bundle import build
 
+    settings = _settings(arguments)
     extras = settings.extras if settings.extras is not None else ("offline",)
-    return outgoing_process(settings, task, bundle=build(extras=extras, include=list(map(Path, settings.include))))
-
-
-def _dry_run(arguments: argparse.Namespace, outgoing: OutgoingProcess) -> int:
-    from policylab.aws.service_model import structure_findings
-
-    errors = [str(finding) for finding in structure_findings("CreateProcessingJob", outgoing.request)]
-    document = {"request": outgoing.request, "errors": errors}
-    emit(arguments, document, text=lambda: json.dumps(outgoing.request, indent=1))
-    sys.stderr.write("".join(f"error: {error}\n" for error in errors))
-    return 2 if errors else 0
-
-
-def _send(
-    arguments: argparse.Namespace, outgoing: OutgoingProcess, *, settings: SageMakerSettings, output: Path
-) -> int:
-    """Send the job, wait for its end and bring its output."""
-    from policylab.aws.service_model import structure_findings
-    from policylab.errors import RunError
-    from policylab.findings import raise_errors
-    from policylab.launchers.sagemaker.object_store import S3Store
-    from policylab.launchers.sagemaker.service import ServiceRefusalError, client, patiently
-
-    raise_errors(structure_findings("CreateProcessingJob", outgoing.request), about="CreateProcessingJob")
-    service, store = client("sagemaker", region=settings.region), S3Store(client("s3", region=settings.region))
-    outgoing.upload(store)
-    try:
-        patiently(service.create_processing_job, **outgoing.request)
-    except ServiceRefusalError as refused:
-        if refused.code != "ResourceInUse":  # the same job, sent before
-            raise
-    sys.stderr.write(f"processing job: {outgoing.name}\n")
-    while True:
-        record = patiently(service.describe_processing_job, ProcessingJobName=outgoing.name)
-        status = record["ProcessingJobStatus"]
-        if status in ("Completed", "Failed", "Stopped"):
-            break
-        time.sleep(LOOK_S)
-    if status != "Completed":
-        raise RunError(f"processing job {outgoing.name} {status.lower()}: {record.get('FailureReason') or 'no reason'}")
-    if not store.list(f"{outgoing.output}/"):
-        raise RunError(f"processing job {outgoing.name} completed, but left nothing in {outgoing.output}")
-    store.download_folder(outgoing.output, output)
-    document = {"job": outgoing.name, "output": str(output)}
+    bundle = build(extras=extras, include=list(map(Path, settings.include)))
+    prices = price_table(Path(settings.price_table)) if settings.price_table else price_table()
+    first = outgoing_process(settings, task, bundle=bundle)
+    findings = process_findings(first, settings, prices=prices)
+    cost = process_cost(first, prices)
+    if arguments.dry_run:
+        return _dry_run(arguments, first, findings=findings, cost=cost)
+    _tell(raise_errors(findings, about=OPERATION))
+    sys.stderr.write(_price(cost))
+    job = _sent(
+        settings, lambda attempt: outgoing_process(settings, task, bundle=bundle, attempt=attempt), output=output
+    )
+    document = {"job": job, "output": str(output)}
     emit(arguments, document, text=lambda: _text(document))
     return 0
+
+
+def _dry_run(
+    arguments: argparse.Namespace, outgoing: OutgoingProcess, *, findings: Sequence[Finding], cost: Estimate
+) -> int:
+    texts = {kind: [str(one) for one in findings if one.severity == kind] for kind in ("error", "warning")}
+    price = {"per_hour": cost.per_hour, "most": cost.most, "basis": cost.basis}
+    document = {
+        "request": outgoing.request, "errors": texts["error"], "warnings": texts["warning"], "price": price,
+    }  # fmt: skip
+    emit(arguments, document, text=lambda: json.dumps(outgoing.request, indent=1))
+    _tell(findings)
+    sys.stderr.write(_price(cost))
+    return 2 if texts["error"] else 0
+
+
+def _tell(findings: Iterable[Finding]) -> None:
+    sys.stderr.write("".join(f"{finding.severity}: {finding}\n" for finding in findings))
+
+
+def _price(cost: Estimate) -> str:
+    return f"price: at most {cost.most:.2f}; {cost.basis}\n"
+
+
+def _sent(settings: SageMakerSettings, outgoing: Callable[[int], OutgoingProcess], *, output: Path) -> str:
+    """Send a job and follow it; return its name when its output is here."""
+    from policylab.launchers.sagemaker.object_store import S3Store
+    from policylab.launchers.sagemaker.processing_jobs import follow, send
+    from policylab.launchers.sagemaker.service import client
+
+    service, store = client("sagemaker", region=settings.region), S3Store(client("s3", region=settings.region))
+    job = send(service, store, outgoing=outgoing)
+    sys.stderr.write(f"processing job: {job.name}\n")
+    try:
+        follow(service, store, outgoing=job)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"processing job {job.name} goes on; the same command follows it again\n")
+        raise
+    store.download_folder(job.output, output)
+    return job.name

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policylab.cli.output import columns, emit
+from policylab.cli.region import region_of
 
 if TYPE_CHECKING:
     from policylab.deployment.model_registry.versions import ModelRegistry, Version
@@ -50,13 +51,14 @@ def _decide(arguments: argparse.Namespace, *, approve: bool) -> int:
 def _registry(arguments: argparse.Namespace) -> ModelRegistry:
     if arguments.registry == "sagemaker":
         from policylab.deployment.model_registry.model_packages import ModelPackages
+        from policylab.experiments.project import shared_setting
         from policylab.launchers.sagemaker.object_store import S3Store
         from policylab.launchers.sagemaker.service import client
 
-        service = client("sagemaker", region=arguments.region)
-        store = S3Store(client("s3", region=arguments.region))
-        s3_prefix, image = (getattr(arguments, name, None) for name in ("s3_prefix", "image"))
-        return ModelPackages(service, store, s3_prefix=s3_prefix, image=image)
+        region = region_of(arguments)
+        service, store = client("sagemaker", region=region), S3Store(client("s3", region=region))
+        s3_prefix = getattr(arguments, "s3_prefix", None) or shared_setting("sagemaker", "s3_prefix")
+        return ModelPackages(service, store, s3_prefix=s3_prefix, image=getattr(arguments, "image", None))
     from policylab.deployment.model_registry.mlflow_versions import MlflowVersions
     from policylab.experiments.tracking.settings import MlflowTracking, parse
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policylab.cli.output import columns, emit
+from policylab.cli.region import region_of
 
 if TYPE_CHECKING:
     from policylab.launchers.sagemaker.job_record import JobRecord
@@ -98,18 +99,21 @@ def _jobs(arguments: argparse.Namespace) -> TrainingJobs:
     from policylab.launchers.sagemaker.service import PatientService, client
     from policylab.launchers.sagemaker.training_jobs import TrainingJobs
 
+    region = region_of(arguments)
     return TrainingJobs(
-        PatientService(client("sagemaker", region=arguments.region)),
-        S3Store(client("s3", region=arguments.region)),
-        logs=client("logs", region=arguments.region),
+        PatientService(client("sagemaker", region=region)),
+        S3Store(client("s3", region=region)),
+        logs=client("logs", region=region),
         prices=_prices(arguments),
     )
 
 
 def _prices(arguments: argparse.Namespace) -> PriceTable | None:
+    from policylab.experiments.project import shared_setting
     from policylab.launchers.sagemaker.prices import price_table
 
-    return price_table(Path(arguments.prices)) if arguments.prices else None
+    path = arguments.prices or shared_setting("sagemaker", "price_table")
+    return price_table(Path(path)) if path else None
 
 
 def _document(record: JobRecord) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policylab.cli.output import columns, configuration_text, emit
+from policylab.cli.region import region_of
 from policylab.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -287,7 +288,8 @@ def import_(arguments: argparse.Namespace) -> int:
     source = arguments.source
     record = read_json(Path(source)) if source.endswith(".json") else None
     if record is None:
-        record = fetch_record(client("sagemaker", region=getattr(config.launcher, "region", None)), source)
+        region = getattr(config.launcher, "region", None) or region_of(arguments)
+        record = fetch_record(client("sagemaker", region=region), source)
     run = import_study(config, record, out=Path(arguments.out))
     text = f"{run.path}\nlook at it with: policylab study show {run.path}"
     emit(arguments, {"run_dir": str(run.path)}, text=lambda: text)

@@ -179,6 +179,31 @@ def test_a_name_that_nothing_has_is_a_user_error(aws, capsys, verb):
     assert "'nobody' in this region; see `policylab jobs list`" in document["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("jobs show nobody --launcher sagemaker", "there is no training job 'nobody' in this region"),
+        ("registry list nobody --registry sagemaker", "there is no model package group 'nobody' in this region"),
+        ("study import nobody taxi_tune", "Could not find hyper parameter tuning job 'nobody'"),
+    ],
+)
+def test_commands_that_read_no_launcher_take_the_region_of_the_project_file(
+    aws, tmp_path, monkeypatch, capsys, command, words
+):
+    def message():
+        assert main([*command.split(), "--json"]) == 2
+        return json.loads(capsys.readouterr().out)["error"]["message"]
+
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.chdir(tmp_path)
+    assert "no AWS region" in message()
+    project = tmp_path / "policylab.yaml"
+    project.write_text("launchers: {sagemaker: {region: eu-west-1}}")
+    assert words in message()
+    project.write_text("launchers: {sagemaker: {region: 7}}")
+    assert "policylab.yaml:1:25: launchers.sagemaker.region: must be a text, got 7" in message()
+
+
 def test_no_secret_is_in_a_request(jobs):
     assert "testing" not in json.dumps(jobs)
 
