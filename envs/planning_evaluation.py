@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ def start_value(mdp: TabularMDP, values: NDArray[np.float64]) -> float:
     """
     first = values if values.ndim == 1 else values[0]
     possible = mdp.initial_distribution > 0
-    return float(mdp.initial_distribution[possible] @ first[possible])
+    # A dot product of BLAS ends in other digits on other processors; runs leave the same files everywhere.
+    return math.fsum((mdp.initial_distribution[possible] * first[possible]).tolist())
 
 
 def evaluate_policy(
