@@ -2,8 +2,8 @@
 
 The command that follows the jobs makes the parent run and, for a search, its configurations, and adds the results. A
 job adds the report lines of its own run as they come, whether or not that command still follows. Each finds what the
-other has made by the same tags, and both write the same rows (see `policylab.experiments.tracking.mlflow_adapter`), so
-that nothing is there twice.
+other has made by the same tags, and both write the same rows (see `policylab.experiments.tracking.mlflow_adapter`);
+where both create a run at the same moment, the command's stays and the job goes on with it. So nothing is there twice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,10 +160,23 @@ class JobTracker:
         Raises:
             TrackingError: the run directory's own run is not there yet.
         """
+        self._with_run(self._push)
+
+    def _with_run(self, action: Callable[[], None]) -> None:
+        """Carry out what needs the run; a second time with the one that is there, if the command has deleted ours."""
+        was_attached = self._run_id is not None
+        try:
+            self._run_id = self._run_id or self._attached()
+            action()
+        except Exception:  # whatever MLflow and its drivers come up with
+            if not was_attached:
+                raise
+            self._run_id = self._attached()
+            action()
+
+    def _push(self) -> None:
         from policylab.experiments.tracking.mlflow_runs import report_metrics, write
 
-        if self._run_id is None:
-            self._run_id = self._attached()
         reports = self._trial.reports()
         only = self._order.metric if self._order.search and self._trial.role == "tune" else None
         metrics = [
@@ -171,13 +185,13 @@ class JobTracker:
             for metric in report_metrics(report, number, created_ms=self._order.created_ms, only=only)
         ]
         if metrics:
-            write(self._client, self._run_id, metrics=metrics, tags={"policylab.lines": str(len(reports))})
+            write(self._client, str(self._run_id), metrics=metrics, tags={"policylab.lines": str(len(reports))})
         self._n_lines = len(reports)
 
     def end(self) -> None:
         """Say that the run has ended, or that its job has without it; results are the sender's to add."""
         status = "FINISHED" if (self._trial.folder / "result.json").exists() else "KILLED"
-        self._client.set_terminated(str(self._run_id), status)
+        self._with_run(lambda: self._client.set_terminated(str(self._run_id), status))
 
     def _attached(self) -> str:
         """Find or create the run, say which job carries it on, and return its id."""
@@ -210,21 +224,23 @@ class JobTracker:
         return found
 
     def _own(self, place: dict[str, str], above: Run, *, study: dict[str, str]) -> Run:
-        from policylab.experiments.tracking.mlflow_runs import create_run, find_run
+        from policylab.experiments.tracking.mlflow_runs import MADE_BY, found_or_created
 
-        tags = {"policylab.path": self._trial.path, "mlflow.parentRunId": above.info.run_id}
-        found = find_run(self._client, tags, **place)
-        if found is not None:
-            return found
         spec = self._trial.spec()
-        more = {
-            "rl.role": self._trial.role,
-            "rl.seed": str(spec.get("seed")),
-            "policylab.trial": str(spec.get("trial")),
-        }
-        name = self._trial.folder.name if study else self._trial.path.removeprefix("trials/")
-        tags |= {**study, **more}
-        return create_run(self._client, name, tags=tags, started_ms=self._order.created_ms, **place)
+        return found_or_created(
+            self._client,
+            self._trial.folder.name if study else self._trial.path.removeprefix("trials/"),
+            found_by={"policylab.path": self._trial.path, "mlflow.parentRunId": above.info.run_id},
+            tags={
+                **study,
+                "rl.role": self._trial.role,
+                "rl.seed": str(spec.get("seed")),
+                "policylab.trial": str(spec.get("trial")),
+                MADE_BY: "job",
+            },
+            started_ms=self._order.created_ms,
+            **place,
+        )
 
 
 def main() -> None:

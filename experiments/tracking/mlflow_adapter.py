@@ -11,6 +11,7 @@ overwrites the same rows (source: MLflow's metrics table is keyed by run, name, 
 | policylab.path | child | the run's folder below the run directory |
 | policylab.described | both | parameters and inputs are complete |
 | policylab.lines | child | report lines uploaded |
+| policylab.made_by | child | `job`, if the job has made the run before the command did |
 | policylab.job | child | the training job that carried the run last, if it could reach the tracker |
 | policylab.result | child | hash of the result uploaded |
 | policylab.artifacts, policylab.bundle | parent | hashes of the files uploaded and of the policy registered |
@@ -30,8 +31,10 @@ from policylab.experiments.tracking.flat import as_number, flatten, is_cut, numb
 from policylab.experiments.tracking.mlflow_policy import log_policy
 from policylab.experiments.tracking.mlflow_runs import (
     BATCH_METRICS,
+    by_path,
     create_run,
     find_run,
+    found_or_created,
     report_metrics,
     search_runs,
     write,
@@ -121,14 +124,20 @@ class MlflowTracker:
         started_ms = int((trial.folder / "spec.json").stat().st_mtime * 1000)
         tags = {"policylab.path": trial.path, "mlflow.parentRunId": str(self.run_id)}
         if trial.path not in self._children:
-            found = self._shared and find_run(self._client, tags, experiment_id=str(self.experiment_id))
-            name = trial.path.removeprefix("trials/")
-            self._children[trial.path] = found or self._create(name, tags=tags, started_ms=started_ms)
+            self._children[trial.path] = self._child(trial.path, tags=tags, started_ms=started_ms)
         child = self._children[trial.path].info.run_id
         self._describe(child, spec, tags=self._tags(spec) | {"rl.role": trial.role})
         if any(is_cut(leaf) for _, leaf in flatten(spec)):
             self._client.log_artifact(child, str(trial.folder / "spec.json"))
         self._open_children.add(trial.path)
+
+    def _child(self, path: str, *, tags: Mapping[str, str], started_ms: int) -> Run:
+        name = path.removeprefix("trials/")
+        if not self._shared:
+            return self._create(name, tags=tags, started_ms=started_ms)
+        return found_or_created(
+            self._client, name, experiment_id=str(self.experiment_id), found_by=tags, tags={}, started_ms=started_ms
+        )
 
     def log(self, trial: TrialView, reports: Sequence[Mapping[str, Any]], *, first: int) -> None:
         """Append report lines, in batches that each carry the count of complete lines."""
@@ -214,11 +223,9 @@ class MlflowTracker:
         """Fill the maps of nested runs; return the progress of those with complete parameters."""
         progress: dict[str, Progress] = {}
         below = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
-        for child in search_runs(self._client, below, experiment_id=str(self.experiment_id)):
+        children = by_path(self._client, search_runs(self._client, below, experiment_id=str(self.experiment_id)))
+        for path, child in children.items():
             tags = child.data.tags
-            path = tags.get("policylab.path")
-            if path is None:
-                continue
             self._children[path] = child
             if "policylab.described" in tags:
                 progress[path] = Progress(int(tags.get("policylab.lines", 0)), tags.get("policylab.result"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from policylab.experiments.tracking.flat import as_number, safe_name
@@ -16,6 +16,9 @@ with warnings.catch_warnings():
 
 BATCH_METRICS = 900  # MLflow takes at most 1000 metrics, parameters and tags together
 BATCH_PARAMS = 90
+
+MADE_BY = "policylab.made_by"
+"""Tag of a run that a job has made: ``job``."""
 
 
 def client_of(uri: str) -> MlflowClient:
@@ -37,8 +40,47 @@ def search_runs(client: MlflowClient, filter_string: str, *, experiment_id: str,
 
 def find_run(client: MlflowClient, tags: Mapping[str, str], *, experiment_id: str) -> Run | None:
     """Return a run with these tags, or None."""
-    wanted = " and ".join(f"tags.`{name}` = {quoted(value)}" for name, value in tags.items())
-    return next(iter(search_runs(client, wanted, experiment_id=experiment_id, limit=1)), None)
+    return next(iter(search_runs(client, tags_filter(tags), experiment_id=experiment_id, limit=1)), None)
+
+
+def tags_filter(tags: Mapping[str, str]) -> str:
+    """Return a search for runs with all of these tags."""
+    return " and ".join(f"tags.`{name}` = {quoted(value)}" for name, value in tags.items())
+
+
+def keep_one(client: MlflowClient, runs: Sequence[Run]) -> Run:
+    """Return the one run that stays of several for the same thing, and delete the others.
+
+    A command and a job may look for a run at the same time and both create it. Whoever has created one looks again, and
+    what a command has made stays: it looks after whatever the job has made before, and a job that looks later yields.
+    """
+    kept, *others = sorted(runs, key=lambda run: (MADE_BY in run.data.tags, run.info.start_time, run.info.run_id))
+    for other in others:
+        client.delete_run(other.info.run_id)
+    return kept
+
+
+def by_path(client: MlflowClient, runs: Iterable[Run]) -> dict[str, Run]:
+    """Return the run of each folder below the run directory; of several for the same one, all but one are deleted."""
+    grouped: dict[str, list[Run]] = {}
+    for run in runs:
+        if path := run.data.tags.get("policylab.path"):
+            grouped.setdefault(path, []).append(run)
+    return {path: keep_one(client, some) for path, some in grouped.items()}
+
+
+def found_or_created(
+    client: MlflowClient, name: str, *, experiment_id: str, found_by: Mapping[str, str], tags: Mapping[str, str],
+    started_ms: int,
+) -> Run:  # fmt: skip
+    """Return the one run with the tags ``found_by``; where there is none, create it with ``tags`` in addition."""
+    found = find_run(client, found_by, experiment_id=experiment_id)
+    if found is not None:
+        return found
+    tags = {**tags, **found_by}
+    made = create_run(client, name, experiment_id=experiment_id, tags=tags, started_ms=started_ms)
+    there = search_runs(client, tags_filter(found_by), experiment_id=experiment_id)
+    return keep_one(client, there) if there else made
 
 
 def quoted(text: str) -> str:

@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from policylab.experiments.tracking.flat import flatten, numbers, param_text, safe_name
-from policylab.experiments.tracking.mlflow_runs import create_run, find_run, report_metrics, search_runs, write
+from policylab.experiments.tracking.mlflow_runs import (
+    by_path,
+    create_run,
+    found_or_created,
+    report_metrics,
+    search_runs,
+    write,
+)
 from policylab.experiments.tracking.run_view import FAILED, FINISHED, KILLED, RUNNING, RunView, TrialView, document_hash
 from policylab.experiments.tracking.settings import redacted
 from policylab.experiments.tracking.study_rows import ConfigurationView, Row
@@ -65,8 +72,8 @@ class StudyRuns:
         found = search_runs(
             self._client, f"tags.`policylab.study` = '{self._parent_id}'", experiment_id=self._experiment_id
         )
-        for child in found:
-            tags, path = child.data.tags, child.data.tags["policylab.path"]
+        for path, child in by_path(self._client, found).items():
+            tags = child.data.tags
             self._ids[path], self._statuses[path] = child.info.run_id, child.info.status
             if "policylab.result" in tags:
                 progress[path] = Progress(int(tags["policylab.lines"]), tags["policylab.result"])
@@ -146,12 +153,12 @@ class StudyRuns:
             "policylab.study": self._parent_id,
             "mlflow.parentRunId": parent,
         }
-        made = {name: tags[name] for name in ("policylab.path", "mlflow.parentRunId")}
-        found = self._shared and find_run(self._client, made, experiment_id=self._experiment_id)
-        started_ms = _started_ms(self._run, path)
-        run = found or create_run(
-            self._client, name, experiment_id=self._experiment_id, tags=tags, started_ms=started_ms
-        )
+        make: dict[str, Any] = {"experiment_id": self._experiment_id, "started_ms": _started_ms(self._run, path)}
+        if self._shared:
+            found_by = {name: tags[name] for name in ("policylab.path", "mlflow.parentRunId")}
+            run = found_or_created(self._client, name, found_by=found_by, tags=tags, **make)
+        else:
+            run = create_run(self._client, name, tags=tags, **make)
         self._ids[path], self._statuses[path] = run.info.run_id, run.info.status
 
 

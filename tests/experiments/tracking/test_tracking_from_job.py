@@ -9,6 +9,7 @@ import yaml
 from mlflow import MlflowClient
 
 from policylab.errors import TrackingError, UserError
+from policylab.experiments.tracking import mlflow_adapter, mlflow_runs, mlflow_study
 from policylab.experiments.tracking.follow import check_reachable
 from policylab.experiments.tracking.from_job import JobFollower, JobTracker, JobTracking, order_of
 from policylab.experiments.tracking.mlflow_adapter import MlflowTracker
@@ -106,6 +107,68 @@ def test_what_both_upload_is_there_once(first, sent, store, client):
     assert child.data.metrics["final/value"] == 0.5
     assert child.data.params["agent.kind"] == "q_learning"
     assert child.data.tags["rl.role"] == "tune"
+
+
+@pytest.fixture
+def between(monkeypatch):
+    """Let the other side push between the moments when one side looks for a run and creates it."""
+
+    def arrange(push):
+        create, waiting = mlflow_runs.create_run, [push]
+
+        def interrupted(*arguments, **options):
+            while waiting:
+                waiting.pop()()
+            return create(*arguments, **options)
+
+        for module in (mlflow_runs, mlflow_study, mlflow_adapter):
+            monkeypatch.setattr(module, "create_run", interrupted)
+
+    return arrange
+
+
+@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize("slow", ["job", "sender"])
+def test_a_run_that_both_create_at_the_same_moment_is_there_once(slow, search, sent, store, client, between):
+    run = sent(uri=SERVER, search=search)
+    projection = follow(run, store)
+    if search:
+        run.event("start", trial=3, configuration={"agent.learning_rate": 0.1}, seed=1, until=300, reason="new")
+        projection.push()
+    folder = run.trial(PATH)
+    run.report(PATH, 2, metrics={"eval/return_mean": 0.5})
+    if search:  # the command writes a seed's run when its piece has ended
+        run.piece(3, 1, until=300, values={300: 0.5})
+    job = JobTracker(order_for(run, store), folder, path=f"trials/{PATH}")
+    first, second = (job.push, projection.push) if slow == "job" else (projection.push, job.push)
+    between(second)
+    first()
+    assert len(below(client)) == 1
+    if not search:
+        run.report(PATH, 1, metrics={"eval/return_mean": 0.5})
+        run.result(PATH)
+    for push in (job.push, job.end, projection.push):
+        push()
+    (child,) = below(client)
+    assert [row[:2] for row in history(client, child, "eval/return_mean")] == [(100, 0.5), (200, 0.5), (300, 0.5)]
+    assert child.info.status == "FINISHED"
+    assert child.data.metrics["final/value"] == 0.5
+
+
+def test_two_runs_that_a_killed_command_left_become_one(sent, store, client):
+    run = sent(uri=SERVER)
+    follow(run, store)
+    run.trial(PATH)
+    run.report(PATH, 2)
+    parent = client.search_runs([client.get_experiment_by_name("lake").experiment_id])[0]
+    tags = {"policylab.path": f"trials/{PATH}", "mlflow.parentRunId": parent.info.run_id}
+    place = {"experiment_id": parent.info.experiment_id, "started_ms": 0}
+    mlflow_runs.create_run(client, "job's", tags={**tags, mlflow_runs.MADE_BY: "job"}, **place)
+    ours = mlflow_runs.create_run(client, "command's", tags=tags, **place)
+    follow(run, store).push()
+    (child,) = below(client)
+    assert child.info.run_id == ours.info.run_id
+    assert len(history(client, child, "train/return_mean")) == 2
 
 
 def test_a_job_waits_for_the_run_of_its_run_directory(sent, store, client):
