@@ -21,7 +21,8 @@ A captured line (here on several)::
     {"groundTruthData": {"data": "1.0", "encoding": "JSON"}, "eventMetadata": {"eventId": "..."}, "eventVersion": "0"}
 
 Its ``eventId`` is the decision id, or the inference id if the client gave one. A decision may have several rewards;
-they add up. A request of several observations makes one line for each of them, whose decision ids end in ``-0``, ...
+they add up. The key ``policylab`` holds the `EpisodeEnd` of an episode's last decision, if the client told it. A
+request of several observations makes one line for each of them, whose decision ids end in ``-0``, ...
 
 What is not in the files may have been served too: ``sampling_probability`` is the chance that a decision was kept, and
 ``n_dropped`` counts those lost because the disk was slow or full, since the endpoint was started (the
@@ -37,7 +38,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StrictBool, ValidationError, model_validator
 
 from policylab.config import Settings
 from policylab.errors import UserError
@@ -134,12 +135,33 @@ class CapturedDecision:
         return self.inference_id or self.decision_id
 
 
+class EpisodeEnd(Settings):
+    """How an episode ended with a decision, as the client that played it saw."""
+
+    terminated: StrictBool = Field(default=False, description="the task was over: nothing follows that could be earned")
+    truncated: StrictBool = Field(default=False, description="it was cut off, by a limit of time for instance")
+    next_observation: Any = Field(
+        default=None, description="what was observed after the last action, as JSON; null: not told"
+    )
+
+    @model_validator(mode="after")
+    def _an_end(self) -> Self:
+        if not (self.terminated or self.truncated):
+            raise ValueError(
+                "next_observation needs terminated or truncated; within an episode it is the next decision's"
+            )
+        if not self.terminated and self.next_observation is None:
+            raise ValueError("truncated needs next_observation: what could still be earned depends on it")
+        return self
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reward:
-    """One reward line, read back."""
+    """One reward line, read back; ``end`` is there if the episode ended with the decision and the client told it."""
 
     decision_id: str
     reward: float
+    end: EpisodeEnd | None = None
 
     @property
     def usable(self) -> bool:
@@ -188,17 +210,18 @@ def _part(mode: str, value: Any) -> dict[str, str]:
     return {"observedContentType": JSON_TYPE, "mode": mode, "encoding": "JSON", "data": json.dumps(value)}
 
 
-def reward_line(decision_id: str, *, reward: float) -> dict[str, Any]:
-    """Return the ground-truth line of one reward.
+def reward_line(decision_id: str, *, reward: float, end: EpisodeEnd | None = None) -> dict[str, Any]:
+    """Return the ground-truth line of one reward, and of the end of its episode.
 
     >>> reward_line("a", reward=1.0)["groundTruthData"]
     {'data': '1.0', 'encoding': 'JSON'}
     """
-    return {
+    line = {
         "groundTruthData": {"data": json.dumps(reward), "encoding": "JSON"},
         "eventMetadata": {"eventId": decision_id},
         "eventVersion": "0",
     }
+    return line if end is None else {**line, "policylab": end.model_dump()}
 
 
 def timestamp(time_s: float) -> str:
@@ -257,8 +280,15 @@ def parse_reward(line: str | bytes) -> Reward:
     """
     try:
         record = json.loads(line)
-        return Reward(_identifier(record["eventMetadata"]["eventId"]), float(record["groundTruthData"]["data"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        end = record.get("policylab")
+        return Reward(
+            decision_id=_identifier(record["eventMetadata"]["eventId"]),
+            reward=float(record["groundTruthData"]["data"]),
+            end=None if end is None else EpisodeEnd.model_validate(end),
+        )
+    except ValidationError as error:
+        raise UserError(f"reward line: {error.errors(include_url=False)[0]['msg']}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"not a reward line ({error!r:.80}): {line[:80]!r}") from error
 
 

@@ -16,7 +16,14 @@ import time
 from typing import Any
 
 from policylab.agents.space_json import value_to_json
-from policylab.deployment.capture.format import CAPTURED, CAPTURED_PARQUET, GROUND_TRUTH, captured_line, reward_line
+from policylab.deployment.capture.format import (
+    CAPTURED,
+    CAPTURED_PARQUET,
+    GROUND_TRUTH,
+    EpisodeEnd,
+    captured_line,
+    reward_line,
+)
 from policylab.deployment.capture.line_file import LineFile
 from policylab.deployment.capture.parquet import ParquetFiles
 from policylab.deployment.decision import Decision
@@ -44,11 +51,12 @@ class Served:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reported:
-    """One reward to record."""
+    """One reward to record, and the end of its episode if it was told."""
 
     decision_id: str
     reward: float
     time_s: float
+    end: EpisodeEnd | None = None
 
 
 class Recorder:
@@ -129,7 +137,7 @@ class Recorder:
     def _take(self, item: Served | Reported) -> None:
         try:
             if isinstance(item, Reported):
-                line = reward_line(item.decision_id, reward=item.reward)
+                line = reward_line(item.decision_id, reward=item.reward, end=item.end)
                 self._file(f"{GROUND_TRUTH}/{self.endpoint}").add(line, time_s=item.time_s)
             else:
                 self._take_decision(item)

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
+from policylab.deployment.capture.format import EpisodeEnd
 from policylab.deployment.capture.recorder import Recorder, Reported
 from policylab.deployment.decision import Refusal
 
@@ -33,13 +34,16 @@ class Rewards:
         """Whether rewards are written; without capture they serve a promotion test alone, if there is one."""
         return self._recorder.settings is not None
 
-    def take(self, decision_id: str, *, reward: float, reward_id: str | None = None) -> bool:
+    def take(
+        self, decision_id: str, *, reward: float, reward_id: str | None = None, end: EpisodeEnd | None = None
+    ) -> bool:
         """Take one reward; return whether it is new.
 
         Args:
             decision_id: of the decision, or the inference id that the client gave.
             reward: finite.
             reward_id: names the report, so that sending it again changes nothing; without it rewards add up.
+            end: how the episode ended with the decision; None if it did not, or the client does not tell.
 
         Raises:
             Refusal: rewards arrive faster than they can be written.
@@ -47,7 +51,7 @@ class Rewards:
         with self._lock:
             if reward_id is not None and (decision_id, reward_id) in self._seen:
                 return False
-            if self.recorded and not self._recorder.report(Reported(decision_id, reward, self._wall_clock())):
+            if self.recorded and not self._recorder.report(Reported(decision_id, reward, self._wall_clock(), end)):
                 raise Refusal("rewards arrive faster than they can be written", kind="busy", retry_after_s=1.0)
             if reward_id is not None and self._n_remembered:
                 while len(self._seen) >= self._n_remembered:

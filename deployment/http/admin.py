@@ -135,12 +135,13 @@ class Admin:
         return self.status()
 
     def rewards(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Take rewards, given as ``{"rewards": [{"decision_id", "reward", "reward_id"?}]}``; return how many were new.
+        """Take rewards, given as `policylab.deployment.http.reported` says; return how many were new.
 
         Raises:
             Refusal: the document is none of that, or there is no room for them now.
         """
-        return take_rewards(document, self.server.rewards, most=self.server.config.limits.batch)
+        space = self.server.fleet.bundle.observation_space
+        return take_rewards(document, self.server.rewards, most=self.server.config.limits.batch, space=space)
 
     def metrics(self, refused: dict[str, int]) -> str:
         """Return the metrics in Prometheus' text format."""

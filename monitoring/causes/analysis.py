@@ -15,8 +15,9 @@
 
 A cause is what changed by itself; symptoms follow from causes, through any mixture of them. Observations that repeat
 are compared within strata (`policylab.monitoring.causes.strata`), others through nearest neighbours
-(`policylab.monitoring.causes.matching`). A layer has drifted if chance does not explain the difference, at a
-false-alarm rate for all layers together, and if the difference matters: its effect exceeds a threshold.
+(`policylab.monitoring.causes.matching`). Of the ends of episodes is compared what both sides know. A layer has drifted
+if chance does not explain the difference, at a false-alarm rate for all layers together, and if the difference matters:
+its effect exceeds a threshold.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from policylab.errors import UserError
 from policylab.monitoring.causes.comparison import Role
 from policylab.monitoring.causes.conditional import by_matching, by_strata, repeating_states
 from policylab.monitoring.causes.marginal import marginal
-from policylab.monitoring.causes.steps import Steps
+from policylab.monitoring.causes.steps import Steps, alike
 
 MIN_STEPS = 100
 
@@ -101,6 +102,7 @@ def diagnose(baseline: Steps, window: Steps, *, settings: DriftSettings | None =
             raise UserError(f"the {name}s have shape {shapes[1]} in the window and {shapes[0]} in the baseline")
     if min(len(baseline), len(window)) < MIN_STEPS:
         raise UserError(f"at least {MIN_STEPS} steps of each are needed, got {len(baseline)} and {len(window)}")
+    baseline, window = alike(baseline, window)
     states = repeating_states(baseline, window)
     conditional = by_matching(baseline, window) if states is None else by_strata(baseline, window, states=states)
     found = {**conditional, **marginal(baseline, window)}

@@ -15,6 +15,7 @@ from policylab.errors import UserError
 from policylab.extras import require
 from policylab.monitoring.ope.captured_log import CaptureQuery, read_captured_log
 from policylab.monitoring.ope.log import Log, check_rewards
+from policylab.monitoring.ope.reported import Ends
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +33,8 @@ class Steps:
         ended: terminated or truncated, shape (N,).
         log_propensity: of each action, shape (N,); None if it was not recorded.
         starts: the first row of each episode, shape (E,).
+        ends: how much is known of the ends of episodes; where their last ``next_observation`` is not, it is the
+            observation before.
     """
 
     observation: NDArray[Any]
@@ -42,6 +45,7 @@ class Steps:
     ended: NDArray[np.bool_]
     log_propensity: Floats | None
     starts: NDArray[np.int64]
+    ends: Ends = "whole"
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -88,6 +92,23 @@ def read_steps(path: Path, *, bundle: Bundle | None = None) -> Steps:
     return steps_of(columns)
 
 
+def alike(*sides: Steps) -> tuple[Steps, ...]:
+    """Return steps that know as much of the ends of their episodes as the side that knows least.
+
+    What one side lacks would otherwise be a difference: a state at the end, or how many episodes were cut off.
+    """
+    least = max((side.ends for side in sides), key=("whole", "told", "assumed").index)
+    return sides if least == "whole" else tuple(_without_ends(side, known=least) for side in sides)
+
+
+def _without_ends(side: Steps, *, known: Ends) -> Steps:
+    """Return steps without the observations after the ends, and without how episodes ended if even that is assumed."""
+    ended = side.ended if side.observation.ndim == 1 else side.ended[:, None]
+    following = np.where(ended, side.observation, side.next_observation)
+    terminated = side.terminated if known == "told" else side.ended
+    return dataclasses.replace(side, next_observation=following, terminated=terminated, ends=known)
+
+
 def of_log(log: Log) -> Steps:
     """Return the steps of a log."""
     return Steps(
@@ -99,6 +120,7 @@ def of_log(log: Log) -> Steps:
         ended=log.terminated | log.truncated,
         log_propensity=log.log_propensity,
         starts=log.starts[:-1],
+        ends=log.ends,
     )
 
 

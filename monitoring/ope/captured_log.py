@@ -1,17 +1,14 @@
 """The log in an endpoint's captured traffic: decisions joined with the rewards that were reported for them.
 
 A decision that belongs to an episode is a step of it; one that does not is an episode of its own, as in a contextual
-bandit. Capture does not say how an episode ends: each is taken to end with its last captured decision. Decisions that a
-client aimed at a variant were not drawn and are left out; a decision that is there twice counts once. Rewards come
-late, in any order, several for one decision (they add up), or never: what that means must be said. A reward that is no
-number within ±1e150 counts as not arrived.
+bandit. Rewards and ends of episodes are as `policylab.monitoring.ope.reported` says; what a decision earned whose
+reward never came must be said. Decisions that a client aimed at a variant were not drawn and are left out; a decision
+that is there twice counts once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +19,11 @@ from numpy.typing import NDArray
 from policylab.agents.bundle import Bundle
 from policylab.agents.space_json import value_from_json
 from policylab.agents.transitions import stored
-from policylab.deployment.capture.format import CAPTURED, CAPTURED_PARQUET, CapturedDecision, Reward
+from policylab.deployment.capture.format import CAPTURED, CAPTURED_PARQUET, CapturedDecision
 from policylab.deployment.capture.reading import each_once, read_captured, read_rewards
 from policylab.errors import UserError
 from policylab.monitoring.ope.log import Log, assembled
+from policylab.monitoring.ope.reported import Endings, Reported, endings
 
 NO_NUMBER = "rewards that are no usable number"
 
@@ -63,24 +61,13 @@ def read_captured_log(folder: Path, bundle: Bundle, *, query: CaptureQuery | Non
     decisions = [decision for decision in captured if decision.facts.assignment != "target"]
     if not decisions:
         raise UserError(f"{folder} holds no decisions of endpoint '{endpoint}' whose variant was drawn")
-    rewards, n_infinite = earned(read_rewards(folder, endpoint=endpoint))
+    reported = Reported.of(read_rewards(folder, endpoint=endpoint))
     decisions.sort(key=lambda decision: decision.time_utc)
-    columns = _columns(decisions, rewards, bundle=bundle, missing_reward=asked.missing_reward)
+    columns, found = _columns(decisions, reported, bundle=bundle, missing_reward=asked.missing_reward)
     log = assembled(columns, source=str(folder))
-    also = {"aimed at a variant by the client": len(captured) - len(decisions), NO_NUMBER: n_infinite}
-    return dataclasses.replace(log, left_out={**log.left_out, **{reason: n for reason, n in also.items() if n}})
-
-
-def earned(rewards: Iterable[Reward]) -> tuple[dict[str, float], int]:
-    """Return what each id earned, and how many rewards are no usable number: those count as not arrived."""
-    found: dict[str, float] = defaultdict(float)
-    n_unusable = 0
-    for one in rewards:
-        if one.usable:
-            found[one.decision_id] += one.reward
-        else:
-            n_unusable += 1
-    return found, n_unusable
+    also = {"aimed at a variant by the client": len(captured) - len(decisions), NO_NUMBER: reported.n_unusable}
+    left_out = {**log.left_out, **{reason: n for reason, n in also.items() if n}}
+    return dataclasses.replace(log, left_out=left_out, ends=found.ends)
 
 
 def only_endpoint(folder: Path) -> str:
@@ -98,8 +85,9 @@ def only_endpoint(folder: Path) -> str:
 
 
 def _columns(
-    decisions: list[CapturedDecision], rewards: dict[str, float], *, bundle: Bundle, missing_reward: float | None
-) -> dict[str, NDArray[Any]]:
+    decisions: list[CapturedDecision], reported: Reported, *, bundle: Bundle, missing_reward: float | None
+) -> tuple[dict[str, NDArray[Any]], Endings]:
+    rewards = reported.reward
     unrewarded = [decision for decision in decisions if decision.reward_id not in rewards]
     if unrewarded and missing_reward is None:
         raise UserError(
@@ -114,6 +102,10 @@ def _columns(
     observations = np.array([_observation(bundle, decision) for decision in decisions])
     following = {(int(e), int(i)): row for row, (e, i) in enumerate(zip(episode, t, strict=True))}
     after = [following.get((int(e), int(i) + 1), row) for row, (e, i) in enumerate(zip(episode, t, strict=True))]
+    next_observation = observations[after]
+    found = endings(decisions, reported, last=t == last[episode], space=bundle.observation_space)
+    for row, observation in found.after.items():
+        next_observation[row] = observation
     default = 0.0 if missing_reward is None else missing_reward
     columns = {
         "episode_id": episode,
@@ -121,14 +113,14 @@ def _columns(
         "observation": observations,
         "action": np.array([value_from_json(bundle.action_space, decision.action) for decision in decisions]),
         "reward": np.array([rewards.get(decision.reward_id, default) for decision in decisions]),
-        "next_observation": observations[after],
-        "terminated": t == last[episode],
-        "truncated": np.zeros(len(decisions), dtype=np.bool_),
+        "next_observation": next_observation,
+        "terminated": found.terminated,
+        "truncated": found.truncated,
         "log_propensity": np.array([decision.facts.log_propensity for decision in decisions]),
     }
     if any(decision.facts.mask is not None for decision in decisions):
         columns["mask"] = np.array([_mask(bundle, decision) for decision in decisions])
-    return columns
+    return columns, found
 
 
 def _episode(decision: CapturedDecision) -> tuple[str, str]:

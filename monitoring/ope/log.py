@@ -11,6 +11,9 @@
 
 Rows of a file may stand in any order and more than once. An episode with a missing step, or one that had not ended
 when the log was written, cannot be weighed: it is left out and counted in ``left_out``.
+
+Where it is not known which observation follows the last action of an episode (``ends`` says so), its
+``next_observation`` is the observation before.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from numpy.typing import NDArray
 from policylab.agents.transitions import read_transitions
 from policylab.deployment.capture.format import MAX_REWARD
 from policylab.errors import UserError
+from policylab.monitoring.ope.reported import Ends
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +40,7 @@ class Log:
 
     Attributes:
         left_out: how many episodes were left out, by reason.
+        ends: how much is known of the ends of episodes.
     """
 
     observation: NDArray[Any]
@@ -48,6 +53,7 @@ class Log:
     starts: NDArray[np.int64]
     mask: NDArray[np.bool_] | None = None
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    ends: Ends = "whole"
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -81,7 +87,7 @@ class Log:
         )
         columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
         mask = None if self.mask is None else self.mask[rows]
-        return Log(**columns, starts=np.concatenate([[0], ends]), mask=mask, left_out=self.left_out)
+        return Log(**columns, starts=np.concatenate([[0], ends]), mask=mask, left_out=self.left_out, ends=self.ends)
 
 
 _COLUMNS = (

@@ -30,7 +30,8 @@ from policylab.deployment.capture.format import CapturedDecision
 from policylab.deployment.capture.reading import each_once, read_captured, read_rewards
 from policylab.errors import UserError
 from policylab.monitoring.causes.steps import read_steps
-from policylab.monitoring.ope.captured_log import NO_NUMBER, earned, only_endpoint
+from policylab.monitoring.ope.captured_log import NO_NUMBER, only_endpoint
+from policylab.monitoring.ope.reported import Reported, endings
 from policylab.monitoring.outcomes.period import Period
 
 Floats = NDArray[np.float64]
@@ -59,8 +60,8 @@ class Outcomes:
     """Decisions, those of an episode one after the other, episodes in the order of time; see the module's table.
 
     Attributes:
-        ended: whether the episode terminated with the step, shape (N,); captured traffic does not say how one ends, and
-            each is taken to end with its last captured decision.
+        ended: whether the episode terminated with the step, shape (N,); captured traffic in which nobody tells an end
+            is taken to end each episode with its last captured decision.
         left_out: how many decisions were left out, by reason.
         n_unmatched: rewards of decisions that are not there.
     """
@@ -120,25 +121,24 @@ def _captured(folder: Path, bundle: Bundle | None, *, query: OutcomeQuery) -> Ou
     episodes: dict[str, list[CapturedDecision]] = defaultdict(list)
     for decision in each_once(read_captured(folder, endpoint=endpoint, variant=query.variant)):
         episodes[_episode(decision)].append(decision)
+    reported = Reported.of(read_rewards(folder, endpoint=endpoint))
     left_out: Counter[str] = Counter()
     kept: list[list[CapturedDecision]] = []
     known: set[str] = set()
     for steps in episodes.values():
         known.update(one.reward_id for one in steps)
         made = sorted(steps, key=lambda one: (one.facts.step or 0, one.time_utc))
-        reason = query.period.place(min(one.time_utc for one in made)) or _gap(made)
+        reason = query.period.place(min(one.time_utc for one in made)) or _gap(made) or _unfinished(made, reported)
         if reason is None:
             kept.append(made)
         else:
             left_out[reason] += len(made)
-    rewarded, n_unusable = earned(read_rewards(folder, endpoint=endpoint))
-    if n_unusable:
-        left_out[NO_NUMBER] = n_unusable
+    if reported.n_unusable:
+        left_out[NO_NUMBER] = reported.n_unusable
     default = math.nan if query.missing_reward is None else query.missing_reward
     kept.sort(key=lambda made: (min(one.time_utc for one in made), made[0].decision_id))
-    rewards = [rewarded.get(one.reward_id, default) for made in kept for one in made]
-    found = _assembled(kept, bundle, rewards=np.array(rewards, dtype=np.float64))
-    n_unmatched = len(set(rewarded) - known) if query.variant is None else 0
+    found = _assembled(kept, bundle, reported=reported, missing_reward=default)
+    n_unmatched = len(set(reported.reward) - known) if query.variant is None else 0
     return dataclasses.replace(found, left_out=dict(left_out), n_unmatched=n_unmatched)
 
 
@@ -149,21 +149,44 @@ def _gap(made: list[CapturedDecision]) -> str | None:
     return None if whole else "of episodes whose steps are not all there"
 
 
+def _unfinished(made: list[CapturedDecision], reported: Reported) -> str | None:
+    """Return why an episode has no end; None if it has, or if nobody tells ends.
+
+    Raises:
+        UserError: it goes on after its end.
+    """
+    if not reported.end or made[0].facts.episode is None:
+        return None
+    if any(reported.ended(one) for one in made[:-1]):
+        raise UserError(
+            f"episode {made[0].facts.episode!r:.60} goes on after it was reported to have ended; name each differently"
+        )
+    return None if reported.ended(made[-1]) else "of episodes that had not ended"
+
+
 def _episode(decision: CapturedDecision) -> str:
     named = decision.facts.episode
     return f"decision {decision.decision_id}" if named is None else f"episode {named}"
 
 
-def _assembled(episodes: list[list[CapturedDecision]], bundle: Bundle | None, *, rewards: Floats) -> Outcomes:
+def _assembled(
+    episodes: list[list[CapturedDecision]], bundle: Bundle | None, *, reported: Reported, missing_reward: float
+) -> Outcomes:
+    made = [one for episode in episodes for one in episode]
+    rewards = np.array([reported.reward.get(one.reward_id, missing_reward) for one in made], dtype=np.float64)
     lengths = np.array([len(made) for made in episodes], dtype=np.int64)
     starts = np.cumsum(lengths) - lengths
-    ended = np.zeros(len(rewards), dtype=np.bool_)
-    ended[starts + lengths - 1] = True
+    last = np.zeros(len(made), dtype=np.bool_)
+    last[starts + lengths - 1] = True
+    found = endings(made, reported, last=last, space=None if bundle is None else bundle.observation_space)
     if bundle is None or not episodes:
-        return Outcomes(rewards, starts, ended)
-    made = [one for episode in episodes for one in episode]
+        return Outcomes(rewards, starts, found.terminated)
     seen, done = bundle.observation_space, bundle.action_space
     observation = np.array([stored(seen, value_from_json(seen, one.observation)) for one in made])
     action = np.array([value_from_json(done, one.action) for one in made])
-    following = observation[np.arange(len(made)) + ~ended]
-    return Outcomes(rewards, starts, ended, observation=observation, next_observation=following, action=action)
+    following = observation[np.arange(len(made)) + ~last]
+    for row, after in found.after.items():
+        following[row] = after
+    return Outcomes(
+        rewards, starts, found.terminated, observation=observation, next_observation=following, action=action
+    )

@@ -2,7 +2,8 @@
 
 Decisions are chosen by their time, whatever file they are in; folders of hours more than an hour away are not opened.
 Rewards are those of these decisions, whenever they arrived. Where episodes matter they come whole: those that began in
-the window, with all that followed, unless they still went on when the window was over.
+the window, with all that followed, unless they still went on when the window was over: they made a decision later, or
+have no end where clients tell ends.
 
 A damaged line concerns the windows that it may belong to. Its time is what can still be read of it, else that of the
 line before it in its file, else any of the hour of its file.
@@ -10,9 +11,10 @@ line before it in its file, else any of the hour of its file.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from policylab.deployment.capture.format import (
     CAPTURED,
     CAPTURED_PARQUET,
     CapturedDecision,
+    Reward,
     hour_folder,
     line_of,
     parse_captured,
@@ -27,6 +30,7 @@ from policylab.deployment.capture.format import (
 )
 from policylab.deployment.capture.reading import Copies, complete_lines, reward_files
 from policylab.errors import UserError
+from policylab.monitoring.ope.reported import Reported
 from policylab.monitoring.outcomes.period import Period
 
 HOUR = timedelta(hours=1)
@@ -101,14 +105,27 @@ def cut(folder: Path, into: Path, *, part: Part) -> tuple[int, int]:
 
 def _whole_episodes(folder: Path, part: Part) -> tuple[set[str], int]:
     """Return the episodes that began in the window and ended, and how many began there and went on."""
+    files = reward_files(folder, endpoint=part.endpoint, since=hour_folder((part.start - HOUR).timestamp()))
+    reported = Reported.of(_rewards_in(files))
     spans: dict[str, tuple[datetime, datetime]] = {}
+    told: set[str] = set()
     for _, _, decision in _decisions(folder, part):
-        time = decision.time_utc
-        first, last = spans.get(_episode(decision), (time, time))
-        spans[_episode(decision)] = (min(first, time), max(last, time))
+        name, time = _episode(decision), decision.time_utc
+        first, last = spans.get(name, (time, time))
+        spans[name] = (min(first, time), max(last, time))
+        if reported.ended(decision):
+            told.add(name)
     began = {name: last for name, (first, last) in spans.items() if part.start <= first < part.end}
-    ended = {name for name, last in began.items() if last < part.last}
+    ended = {name for name, last in began.items() if last < part.last and (name in told or not reported.end)}
     return ended, len(began) - len(ended)
+
+
+def _rewards_in(files: Iterable[Path]) -> Iterator[Reward]:
+    """Yield the rewards of files; damaged lines are judged where they are copied."""
+    for file in files:
+        for line in complete_lines(file):
+            with contextlib.suppress(UserError):
+                yield parse_reward(line)
 
 
 def _episode(decision: CapturedDecision) -> str:

@@ -187,7 +187,7 @@ def _monitor_file(folder: Path, url: str) -> Path:
 
 
 class _Player:
-    """Plays episodes with the endpoint's decisions and reports each return with the last decision."""
+    """Plays episodes with the endpoint's decisions; reports each return, and how it ended, with the last decision."""
 
     def __init__(self, url: str, *, seed: int) -> None:
         self.n_decisions = 0
@@ -210,7 +210,10 @@ class _Player:
             observation, reward, terminated, truncated, _ = env.step(answer["action"])
             total += float(reward)
             if terminated or truncated:
-                report = {"decision_id": answer["decision_id"], "reward": total}
+                report = {
+                    "decision_id": answer["decision_id"], "reward": total, "terminated": bool(terminated),
+                    "truncated": bool(truncated), "next_observation": int(observation),
+                }  # fmt: skip
                 self._client.post("/rewards", {"rewards": [report]})
                 return total
         raise AssertionError

@@ -1,4 +1,4 @@
-"""`Tail`: what is appended to a capture folder, as it is appended."""
+"""`Tail`: what is appended to a capture folder, as it is appended; of Parquet, file by file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from policylab.deployment.capture.format import (
     parse_captured,
     parse_reward,
 )
+from policylab.deployment.capture.parquet import decisions_of
 from policylab.errors import UserError
 
 Line = TypeVar("Line")
@@ -31,16 +32,13 @@ class Tail:
     Attributes:
         damage: what could not be read, with its file; a watch goes on without it.
 
-    Raises:
-        UserError: the endpoint captures Parquet, whose rows appear in pieces of ten seconds.
     """
 
     def __init__(self, folder: Path, *, endpoint: str, from_end: bool = True) -> None:
-        if (folder / CAPTURED_PARQUET / endpoint).is_dir() and not (folder / CAPTURED / endpoint).is_dir():
-            raise UserError(f"{folder} holds Parquet, which cannot be followed; capture with `format: jsonl` to watch")
         self.damage: list[str] = []
         self._places = {
             CAPTURED: (folder / CAPTURED / endpoint, "*/*/*/*/*/*.jsonl"),
+            CAPTURED_PARQUET: (folder / CAPTURED_PARQUET / endpoint, "policy_version=*/date=*/hour=*/[!.]*.parquet"),
             GROUND_TRUTH: (folder / GROUND_TRUTH / endpoint, "*/*/*/*/*.jsonl"),
         }
         self._read: dict[Path, int] = {}
@@ -50,7 +48,8 @@ class Tail:
 
     def decisions(self) -> Iterator[CapturedDecision]:
         """Yield the new decisions; what is damaged goes to `damage`."""
-        return self._parsed(CAPTURED, parse_captured)
+        yield from self._parsed(CAPTURED, parse_captured)
+        yield from self._rows()
 
     def rewards(self) -> Iterator[Reward]:
         """Yield the new rewards; what is damaged goes to `damage`."""
@@ -64,6 +63,20 @@ class Tail:
                 self.damage.append(f"{file}: {error}")
             else:
                 yield found
+
+    def _rows(self) -> list[CapturedDecision]:
+        """Return the decisions of new Parquet files, which appear whole, in the order of time."""
+        place, pattern = self._places[CAPTURED_PARQUET]
+        found: list[CapturedDecision] = []
+        for file in place.glob(pattern):
+            if file in self._read:
+                continue
+            self._read[file] = file.stat().st_size
+            try:
+                found += decisions_of(file)
+            except UserError as error:
+                self.damage.append(str(error))
+        return sorted(found, key=lambda one: one.time_utc)
 
     def _lines(self, kind: str) -> Iterator[tuple[Path, bytes]]:
         place, pattern = self._places[kind]

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.deployment.conftest import ServerProcess, endpoint_file, running
 
+from policylab.deployment.capture.format import EpisodeEnd, Reward
 from policylab.deployment.capture.reading import read_captured, read_rewards
 
 pytest.importorskip("uvicorn")
@@ -262,10 +263,20 @@ def test_weights_rewards_and_status(server: ServerProcess, folder: Path) -> None
     assert posted("/rewards", {"rewards": [report]})[1] == {"accepted": 0, "repeated": 1, "recorded": True}
     for bad in ({}, {"rewards": []}, {"rewards": [{"decision_id": "a"}]}, {"rewards": [{**report, "reward": True}]}):
         assert posted("/rewards", bad)[0] == 400
+    last = {"decision_id": decision["decision_id"], "reward": 0.0}
+    over = {"terminated": True}
+    for end in ({"truncated": True}, {"next_observation": 3}, {"terminated": 1}, {**over, "next_observation": 99}):
+        assert posted("/rewards", {"rewards": [{**last, **end}]})[0] == 400, end
+    end = {"terminated": True, "truncated": False, "next_observation": 0}
+    assert posted("/rewards", {"rewards": [{**last, **end}]})[0] == 200
     deadline = time.monotonic() + 10.0
-    while not any(one.decision_id == decision["decision_id"] for one in read_rewards(folder / "data", endpoint="lake")):
+    told: list[Reward] = []
+    while len(told) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+        told = [one for one in read_rewards(folder / "data", endpoint="lake") if one.decision_id == last["decision_id"]]
+    assert told[0].end is None
+    assert told[1].end == EpisodeEnd(terminated=True, next_observation=0)
     captured = {one.decision_id: one for one in read_captured(folder / "data", endpoint="lake")}
     facts = captured[decision["decision_id"]].facts
     assert (facts.variant, facts.propensity) == (decision["variant"], decision["propensity"])

@@ -156,19 +156,25 @@ def invoke(arguments: argparse.Namespace) -> int:
 
 def observation_body(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the body of a request for a decision."""
-    try:
-        value = json.loads(arguments.observation)
-    except ValueError as error:
-        raise UserError(f"the observation must be JSON, such as 3 or [0.1, 0.2]: {error}") from None
-    body: dict[str, Any] = {"observation": value}
+    body: dict[str, Any] = {"observation": _json(arguments.observation)}
     if arguments.mask is not None:
         body["mask"] = [letter == "1" for letter in arguments.mask]
     return body
 
 
+def _json(observation: str) -> Any:
+    try:
+        return json.loads(observation)
+    except ValueError as error:
+        raise UserError(f"the observation must be JSON, such as 3 or [0.1, 0.2]: {error}") from None
+
+
 def reward(arguments: argparse.Namespace) -> int:
-    """Report the reward of a decision."""
+    """Report the reward of a decision, and the end of its episode."""
     report = {"decision_id": arguments.decision_id, "reward": arguments.reward}
+    report |= {name: True for name in ("terminated", "truncated") if getattr(arguments, name)}
+    if arguments.next_observation is not None:
+        report["next_observation"] = _json(arguments.next_observation)
     document = _client(arguments).post("/rewards", {"rewards": [report]})
     kept = "" if document["recorded"] else "; this endpoint captures nothing, so it is not recorded"
     emit(arguments, document, text=lambda: f"accepted {document['accepted']}, repeated {document['repeated']}{kept}")

@@ -291,6 +291,9 @@ def _endpoint_commands(endpoint: argparse.ArgumentParser) -> None:
     reward = command("reward", text="report the reward of a decision")
     reward.add_argument("decision_id", metavar="DECISION_ID")
     reward.add_argument("reward", type=float, metavar="NUMBER")
+    reward.add_argument("--terminated", action="store_true", help="the task was over with this decision")
+    reward.add_argument("--truncated", action="store_true", help="the episode was cut off after it")
+    reward.add_argument("--next-observation", metavar="JSON", help="what was observed after the episode's last action")
     add_hosting(commands)
 
 

@@ -21,6 +21,7 @@ from policylab.monitoring.causes.analysis import Diagnosis, DriftSettings, diagn
 from policylab.monitoring.causes.matching import leaves, matches, two_samples
 from policylab.monitoring.causes.steps import Steps, read_steps, steps_of
 from policylab.monitoring.causes.strata import homogeneity
+from policylab.monitoring.ope.reported import Ends
 
 Floats = NDArray[np.float64]
 SETTINGS = DriftSettings()
@@ -205,6 +206,43 @@ def test_without_drift_alarms_are_as_rare_as_asked(world: Any, n_episodes: int) 
         pair = world.play(2 * seed, n_episodes), world.play(2 * seed + 1, n_episodes)
         alarms += drifted(diagnose(*pair, settings=settings))
     assert len(alarms) <= 8, alarms
+
+
+def as_captured(steps: Steps, ends: Ends) -> Steps:
+    """Return steps as captured traffic has them where the observation after an episode is not told."""
+    assert ends != "whole"
+    following = np.where(steps.ended, steps.observation, steps.next_observation)
+    terminated = steps.terminated if ends == "told" else steps.ended
+    return dataclasses.replace(steps, next_observation=following, terminated=terminated, ends=ends)
+
+
+@pytest.mark.parametrize("ends", ["told", "assumed"])
+def test_what_one_side_does_not_know_of_ends_is_no_drift(ends: Ends) -> None:
+    baseline, window = Chain().play(1), as_captured(Chain().play(2), ends)
+    assert not diagnose(baseline, window).drifted
+    assert not diagnose(window, baseline).drifted
+
+
+@dataclasses.dataclass(frozen=True)
+class Doors:
+    """One decision in one place; it leads through the good door or the bad one, and the episode is over."""
+
+    good: float
+
+    def play(self, seed: int, n_episodes: int = 1_000) -> Steps:
+        rng = np.random.default_rng(seed)
+        rows: list[tuple[Any, ...]] = []
+        for episode in range(n_episodes):
+            after = 1 if rng.random() < self.good else 2
+            rows.append((episode, 0, 0, int(rng.integers(2)), float(after == 1), after, True, False, np.log(0.5)))
+        return to_steps(rows)
+
+
+def test_an_end_elsewhere_is_a_changed_transition_once_the_last_observation_is_told() -> None:
+    baseline, window = Doors(good=0.8).play(1), Doors(good=0.3).play(2)
+    assert diagnose(baseline, window).causes == ("transition",)
+    without = diagnose(as_captured(baseline, "told"), as_captured(window, "told"))
+    assert without.causes == ("reward",), "what cannot be told apart without the last observation"
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,15 @@ import pytest
 from policylab.agents import Bundle, Lineage, TabularPolicy, make_encoder, write_bundle
 from policylab.agents.features import AutoFeatures
 from policylab.cli import main
-from policylab.deployment.capture.format import captured_line, hour_folder, reward_line
+from policylab.deployment.capture.format import (
+    EpisodeEnd,
+    captured_line,
+    hour_folder,
+    parse_captured,
+    parse_reward,
+    reward_line,
+)
+from policylab.deployment.capture.parquet import ParquetFiles
 from policylab.errors import UserError
 from policylab.experiments.recording import record
 from policylab.monitoring.ope import OpeSettings, evaluate, read_log
@@ -39,6 +48,13 @@ def recorded(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Log:
     path = tmp_path_factory.mktemp("r") / "log.parquet"
     record(bundle, path, episodes=60, seed=1)
     return read_log(path)
+
+
+@pytest.fixture(scope="module")
+def cut(recorded: Log) -> Log:
+    """The recording, as if a limit of time had ended every third episode where it ended."""
+    truncated = recorded.terminated & (recorded.episode % 3 == 0)
+    return dataclasses.replace(recorded, terminated=recorded.terminated & ~truncated, truncated=truncated)
 
 
 def lines_of(log: Log, **changes: Any) -> tuple[Lines, Lines]:
@@ -74,6 +90,20 @@ def write(folder: Path, decisions: Lines, rewards: Lines) -> Path:
     return folder
 
 
+def with_ends(log: Log, rewards: Lines) -> Lines:
+    """Return the reward lines with the ends of episodes, as a client tells them."""
+    told = []
+    for row, line in enumerate(rewards):
+        end = None
+        if log.terminated[row] or log.truncated[row]:
+            end = EpisodeEnd(
+                terminated=bool(log.terminated[row]), truncated=bool(log.truncated[row]),
+                next_observation=int(log.next_observation[row]),
+            )  # fmt: skip
+        told.append(reward_line(line["eventMetadata"]["eventId"], reward=float(log.reward[row]), end=end))
+    return told
+
+
 def same(first: Log, second: Log) -> bool:
     names = ("observation", "action", "reward", "log_propensity", "starts")
     return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in names)
@@ -89,6 +119,74 @@ def test_captured_traffic_says_what_a_recording_says(bundle: Bundle, recorded: L
     found, expected = (evaluate(bundle, one, settings=SETTINGS) for one in (log, recorded))
     for name in ("is", "pdis", "wis", "pdwis"):
         assert found.estimates[name].value == pytest.approx(expected.estimates[name].value)
+
+
+def test_told_ends_make_captured_traffic_a_whole_recording(bundle: Bundle, cut: Log, tmp_path: Path) -> None:
+    decisions, rewards = lines_of(cut)
+    log = read_captured_log(write(tmp_path, decisions, with_ends(cut, rewards)), bundle)
+    assert same(log, cut)
+    assert log.ends == "whole"
+    for name in ("next_observation", "terminated", "truncated"):
+        assert np.array_equal(getattr(log, name), getattr(cut, name)), name
+    found, expected = (evaluate(bundle, one, settings=SETTINGS) for one in (log, cut))
+    assert found.estimates["dr"].value == pytest.approx(expected.estimates["dr"].value)
+
+
+def test_told_ends_are_read_beside_parquet(bundle: Bundle, cut: Log, tmp_path: Path) -> None:
+    decisions, rewards = lines_of(cut, shadows=[], n_dropped=0)
+    folder = write(tmp_path, [], with_ends(cut, rewards))
+    files = ParquetFiles(folder / "captured-parquet" / "lake")
+    for line in decisions:
+        files.add(line, time_s=parse_captured(json.dumps(line)).time_utc.timestamp())
+    assert files.flush(last=True) == (len(decisions), 0)
+    log = read_captured_log(folder, bundle)
+    assert np.array_equal(log.next_observation, cut.next_observation)
+    assert np.array_equal(log.truncated, cut.truncated)
+
+
+def test_an_episode_without_its_end_is_left_out_where_ends_are_told(
+    bundle: Bundle, recorded: Log, tmp_path: Path
+) -> None:
+    decisions, rewards = lines_of(recorded)
+    told = with_ends(recorded, rewards)
+    last = int(recorded.starts[1]) - 1
+    del told[last]["policylab"]
+    log = read_captured_log(write(tmp_path, decisions, told), bundle)
+    assert (log.n_episodes, log.left_out) == (59, {"had not ended": 1})
+
+
+def test_an_episode_that_goes_on_after_its_end_is_refused(bundle: Bundle, recorded: Log, tmp_path: Path) -> None:
+    decisions, rewards = lines_of(recorded)
+    told = with_ends(recorded, rewards)
+    told[int(recorded.starts[1]) - 2]["policylab"] = {"terminated": True}
+    with pytest.raises(UserError, match="goes on after it has ended"):
+        read_captured_log(write(tmp_path, decisions, told), bundle)
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ({"terminated": True, "next_observation": 99}, "next_observation reported for decision d0: 99 is not a value"),
+        ({"truncated": True}, "truncated needs next_observation"),
+        ({"next_observation": 3}, "next_observation needs terminated or truncated"),
+        ({"terminated": "yes"}, "valid boolean"),
+        ({"ended": True}, "not permitted"),
+        ([], "reward line"),
+    ],
+)
+def test_an_end_that_makes_no_sense_is_one_error(
+    end: Any, message: str, bundle: Bundle, recorded: Log, tmp_path: Path
+) -> None:
+    decisions, rewards = lines_of(recorded)
+    rewards[0]["policylab"] = end
+    with pytest.raises(UserError, match=message):
+        read_captured_log(write(tmp_path, decisions, rewards), bundle)
+
+
+def test_lines_of_rewards_without_ends_are_as_they_were() -> None:
+    line = reward_line("a", reward=1.0)
+    assert "policylab" not in line
+    assert parse_reward(json.dumps(line)).end is None
 
 
 def ordered_anyhow(decisions: Lines, rewards: Lines) -> tuple[Lines, Lines]:

@@ -15,14 +15,14 @@ import pytest
 from policylab.agents import Bundle, Lineage, TabularPolicy, make_encoder, write_bundle
 from policylab.agents.features import AutoFeatures
 from policylab.cli import main
-from policylab.deployment.capture.format import captured_line, hour_folder, reward_line
+from policylab.deployment.capture.format import EpisodeEnd, captured_line, hour_folder, reward_line
 from policylab.errors import ConfigError, UserError
 from policylab.monitoring.outcomes.constraints import read_outcome_constraints, suggested, violations
 from policylab.monitoring.outcomes.joined import OutcomeQuery, Outcomes, read_outcomes
 from policylab.monitoring.outcomes.means import mean_of, rate_of, ratio_of
 from policylab.monitoring.outcomes.measures import OutcomeSettings, measure
 from policylab.monitoring.outcomes.period import offset, period
-from policylab.monitoring.outcomes.values import calibration
+from policylab.monitoring.outcomes.values import calibration, values_on
 
 START_S = 1_700_000_000.0
 
@@ -77,6 +77,19 @@ def test_a_reward_that_has_not_arrived_is_not_zero(tmp_path: Path) -> None:
     assert found.notes == ("1 of 3 decisions have no reward yet; episodes with one of them have no return",)
     said = read_outcomes(tmp_path, query=OutcomeQuery(missing_reward=0.0))
     assert said.returns().tolist() == [1.0, -1.0]
+
+
+def test_an_episode_without_its_end_has_no_return_where_ends_are_told(tmp_path: Path) -> None:
+    decisions, rewards = two_episodes()
+    end = EpisodeEnd(terminated=True)
+    told = [rewards[0], reward_line("d1", reward=2.0, end=end), rewards[2]]
+    found = read_outcomes(write(tmp_path / "one", decisions, told))
+    assert found.returns().tolist() == [3.0]
+    assert found.ended.tolist() == [False, True]
+    assert found.left_out == {"of episodes that had not ended": 1}
+    told[0], told[1] = reward_line("mine", reward=1.0, end=end), rewards[1]
+    with pytest.raises(UserError, match="episode 'e' goes on after it was reported to have ended"):
+        read_outcomes(write(tmp_path / "two", decisions, told))
 
 
 def test_strange_rewards_are_counted_and_change_no_number(tmp_path: Path) -> None:
@@ -185,6 +198,22 @@ def test_true_values_have_no_error_and_the_optimum_no_regret(tmp_path: Path) -> 
     assert values["regret"] == pytest.approx(0.0, abs=1e-9)
     assert values["success_rate"] == 1.0
     assert found.regression["rmse"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_value_is_expected_after_a_cut_and_none_after_an_end(tmp_path: Path) -> None:
+    bundle, _ = chain_bundle(tmp_path)  # true values, so that δ = 0 wherever what follows is known
+    decisions = [
+        decision(f"d{step}", episode="e", step=step, time_s=START_S + step, observation=state, action=1)
+        for step, state in enumerate((0, 4))
+    ]
+    last = {}
+    for name, end in (("cut", EpisodeEnd(truncated=True, next_observation=8)), ("over", EpisodeEnd(terminated=True))):
+        rewards = [reward_line("d0", reward=0.0), reward_line("d1", reward=0.0, end=end)]
+        found = read_outcomes(write(tmp_path / name, decisions, rewards), bundle=bundle)
+        values = values_on(found, bundle, discount=0.9)
+        assert values is not None
+        last[name] = float(values.td_error[-1])
+    assert last == {"cut": pytest.approx(0.0), "over": pytest.approx(-(0.9**4))}
 
 
 def test_doubled_values_are_overestimates(tmp_path: Path) -> None:

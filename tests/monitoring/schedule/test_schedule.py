@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from policylab.agents import Lineage, TabularPolicy, make_encoder, write_bundle
 from policylab.agents.features import AutoFeatures
 from policylab.cli import main
-from policylab.deployment.capture.format import CAPTURED_PARQUET, Reward, captured_line, hour_folder, reward_line
+from policylab.deployment.capture.format import (
+    CAPTURED_PARQUET,
+    EpisodeEnd,
+    Reward,
+    captured_line,
+    hour_folder,
+    reward_line,
+)
 from policylab.deployment.capture.parquet import ParquetFiles
 from policylab.errors import ConfigError, UserError
 from policylab.monitoring.outcomes.joined import read_outcomes
@@ -220,9 +227,17 @@ def test_windows_that_others_wrote_are_one_clear_error(monitor: Path, capsys: py
 
 
 def episodes(
-    folder: Path, spans: dict[str, tuple[float, float]], *, counted: bool = True, parquet: bool = False
+    folder: Path,
+    spans: dict[str, tuple[float, float]],
+    *,
+    counted: bool = True,
+    parquet: bool = False,
+    ended: Collection[str] = (),
 ) -> None:
-    """Write episodes of a decision a minute, by their first and last minute; each decision earns 1."""
+    """Write episodes of a decision a minute, by their first and last minute; each decision earns 1.
+
+    The ends of those in ``ended`` are told.
+    """
     line_files: dict[Path, list[str]] = {}
     rows = ParquetFiles(folder / CAPTURED_PARQUET / "lake")
     for name, (first, last) in spans.items():
@@ -241,7 +256,8 @@ def episodes(
                 rows.add(line, time_s=moment.timestamp())
             else:
                 line_files.setdefault(folder / "captured/lake/a" / hour / "1.jsonl", []).append(json.dumps(line))
-            reward = json.dumps(reward_line(f"{name}-{step}", reward=1.0))
+            end = EpisodeEnd(terminated=True) if name in ended and step == int(last - first) else None
+            reward = json.dumps(reward_line(f"{name}-{step}", reward=1.0, end=end))
             line_files.setdefault(folder / "ground-truth/lake" / hour / "1.jsonl", []).append(reward)
     rows.flush(last=True)
     for path, lines in line_files.items():
@@ -289,7 +305,16 @@ def test_an_episode_that_goes_on_is_left_out_and_told(monitor: Path) -> None:
     assert third["checks"][0]["status"] == "no data"
 
 
-def test_decisions_of_parquet_are_checked_and_cannot_be_followed(monitor: Path) -> None:
+def test_an_episode_whose_end_is_not_told_goes_on_where_others_tell_it(monitor: Path) -> None:
+    quality(monitor)
+    run(monitor, START + timedelta(minutes=1))
+    episodes(monitor.parent / "data", {"a": (10, 30), "b": (20, 25)}, ended=("a",))
+    (found,) = run(monitor, START + timedelta(hours=1, minutes=1))
+    assert returns(found) == 21
+    assert "left out, still going on: 1 episode" in found["checks"][0]["text"]
+
+
+def test_decisions_of_parquet_are_checked(monitor: Path) -> None:
     run(monitor, START + timedelta(minutes=1))
     episodes(monitor.parent / "data", {"a": (0, 50)}, parquet=True)
     (found,) = run(monitor, START + timedelta(hours=1, minutes=1))
@@ -297,8 +322,6 @@ def test_decisions_of_parquet_are_checked_and_cannot_be_followed(monitor: Path) 
     profile = profile_of([monitor.parent / "data"])
     assert list(profile.columns) == ["observation_0", "action", "propensity"]
     assert profile.n_rows == 51
-    with pytest.raises(UserError, match="holds Parquet, which cannot be followed"):
-        Tail(monitor.parent / "data", endpoint="lake")
 
 
 # ------------------------------------------------------------------ copies
@@ -416,6 +439,23 @@ def test_a_tail_reads_each_whole_line_once(tmp_path: Path) -> None:
     assert len(list(tail.decisions())) == 1
     traffic(tmp_path, 1, first=1)
     assert (len(list(tail.decisions())), len(list(tail.rewards()))) == (120, 120)
+
+
+def test_a_tail_reads_each_parquet_file_once_in_the_order_of_time(tmp_path: Path) -> None:
+    episodes(tmp_path, {"a": (0, 5)}, parquet=True)
+    tail = Tail(tmp_path, endpoint="lake")
+    assert list(tail.decisions()) == []
+    episodes(tmp_path, {"b": (50, 75)}, parquet=True)  # files of two hours
+    found = [one.time_utc for one in tail.decisions()]
+    assert len(found) == 26
+    assert found == sorted(found)
+    assert list(tail.decisions()) == []
+    damaged = next((tmp_path / CAPTURED_PARQUET).rglob("*.parquet")).with_name("x.parquet")
+    damaged.write_bytes(b"PAR1")
+    assert list(tail.decisions()) == []
+    assert [str(damaged) in one for one in tail.damage] == [True]
+    assert list(tail.decisions()) == []
+    assert len(tail.damage) == 1
 
 
 def test_live_detectors_alarm_on_a_shift_alone(tmp_path: Path) -> None:
