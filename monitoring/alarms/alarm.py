@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from policylab.monitoring.alarms.measurement import Measurement
@@ -77,3 +78,24 @@ def measurement_document(one: Measurement) -> dict[str, Any]:
     """Return a measurement as JSON; a number that is not finite is null."""
     document = dataclasses.asdict(one)
     return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in document.items()}
+
+
+def read_verdict(document: Mapping[str, Any]) -> Verdict:
+    """Return the verdict that `Verdict.document` wrote, with NaN for numbers that were not finite."""
+    alarms = tuple(
+        Alarm(one["alarm"], _read_measurements(one["measurements"]), begins=one["begins"]) for one in document["alarms"]
+    )
+    return Verdict(
+        monitor=document["monitor"],
+        endpoint=document["endpoint"],
+        start_utc=document["start_utc"],
+        end_utc=document["end_utc"],
+        measurements=_read_measurements(document["measurements"]),
+        alarms=alarms,
+    )
+
+
+def _read_measurements(documents: Iterable[Mapping[str, Any]]) -> tuple[Measurement, ...]:
+    return tuple(
+        Measurement(**{**one, "value": math.nan if one["value"] is None else one["value"]}) for one in documents
+    )

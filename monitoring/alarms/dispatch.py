@@ -80,7 +80,7 @@ def dispatch(
 
 
 def _tell(target: Target, verdict: Verdict, *, names: Sequence[str]) -> str:
-    if isinstance(target, CloudWatch):
+    if isinstance(target, CloudWatch | PrometheusFile):
         target.tell(verdict, names=names)
     else:
         target.tell(verdict)

@@ -100,6 +100,15 @@ def _schedule_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     watch.add_argument("--seconds", type=float, metavar="S", help="end after so long (default: on Ctrl-C)")
     text = "the requests of a monitor file to SageMaker, and what they cannot express"
     hosted = command("to-sagemaker", text=text, module="monitor_schedule")
+    for added in (schedule, watch):
+        added.add_argument(
+            "--metrics-port", type=int, metavar="N",
+            help="serve the latest results to Prometheus at http://127.0.0.1:N/metrics (0: a free port)",
+        )  # fmt: skip
+        added.add_argument(
+            "--metrics-host", default="127.0.0.1", metavar="HOST",
+            help="address to bind (default: 127.0.0.1); another needs a secret in POLICYLAB_TOKEN",
+        )  # fmt: skip
     for added in (schedule, watch, hosted):
         added.add_argument("file", metavar="FILE", help="monitor file")
         added.add_argument(

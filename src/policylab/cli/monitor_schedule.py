@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policylab.cli.output import columns, emit
+from policylab.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from policylab.monitoring.schedule.metrics import MetricsPage
+    from policylab.monitoring.schedule.monitor_file import MonitorConfig
     from policylab.monitoring.schedule.watch import LiveStatus
 
 MAX_COLUMNS = 4
@@ -26,14 +31,37 @@ def schedule(arguments: argparse.Namespace) -> int:
     from policylab.monitoring.schedule.monitor_file import load_monitor
     from policylab.monitoring.schedule.scheduler import run_schedule
 
+    if arguments.once and arguments.metrics_port is not None:
+        raise UserError("--once ends before anybody could scrape --metrics-port; leave one of them out")
     config = load_monitor(Path(arguments.file), overrides=arguments.overrides)
 
-    def told(document: dict[str, Any]) -> None:
-        _line(arguments, document, text=_window_text(document))
+    with contextlib.suppress(KeyboardInterrupt), _metrics(arguments, config) as page:
 
-    with contextlib.suppress(KeyboardInterrupt):
+        def told(document: dict[str, Any]) -> None:
+            _line(arguments, document, text=_window_text(document))
+            if page is not None:
+                page.told(document)
+
         return 1 if run_schedule(config, told=told, once=arguments.once) else 0
     return 0
+
+
+@contextlib.contextmanager
+def _metrics(arguments: argparse.Namespace, config: MonitorConfig) -> Iterator[MetricsPage | None]:
+    """Serve the results to Prometheus if that is asked for, beginning with those of the latest window."""
+    if arguments.metrics_port is None:
+        yield None
+        return
+    from policylab.monitoring.schedule.checks import endpoint_of
+    from policylab.monitoring.schedule.metrics import MetricsPage, serving
+    from policylab.monitoring.schedule.scheduler import done_windows, read_window
+
+    page = MetricsPage(config.name, endpoint=endpoint_of(config), alarms=[alarm.name for alarm in config.alarms])
+    for path in done_windows(config.out)[-1:]:
+        page.show(read_window(path))
+    with serving(page, host=arguments.metrics_host, port=arguments.metrics_port) as url:
+        _line(arguments, {"metrics": url}, text=f"metrics at {url}")
+        yield page
 
 
 def to_sagemaker(arguments: argparse.Namespace) -> int:
@@ -48,7 +76,6 @@ def to_sagemaker(arguments: argparse.Namespace) -> int:
 
 def watch(arguments: argparse.Namespace) -> int:
     """Watch a live endpoint until interrupted."""
-    from policylab.errors import UserError
     from policylab.monitoring.schedule.live import LiveSettings
     from policylab.monitoring.schedule.monitor_file import load_monitor
     from policylab.monitoring.schedule.watch import watch_live
@@ -62,14 +89,23 @@ def watch(arguments: argparse.Namespace) -> int:
         timer.start()
     n_alarms = 0
 
-    def alarmed(document: dict[str, Any]) -> None:
-        nonlocal n_alarms
-        n_alarms += len(document["alarms"])
-        _line(arguments, document, text=_window_text(document))
+    with contextlib.suppress(KeyboardInterrupt), _metrics(arguments, config) as page:
 
-    with contextlib.suppress(KeyboardInterrupt):
+        def alarmed(document: dict[str, Any]) -> None:
+            nonlocal n_alarms
+            n_alarms += len(document["alarms"])
+            _line(arguments, document, text=_window_text(document))
+            if page is not None:
+                page.told(document)
+
+        def stands(status: LiveStatus) -> None:
+            if sys.stderr.isatty():
+                _show(status)
+            if page is not None:
+                page.stands(status)
+
         watch_live(
-            config, stop=stop, alarmed=alarmed, status=_show if sys.stderr.isatty() else lambda _: None,
+            config, stop=stop, alarmed=alarmed, status=stands,
             ready=lambda: _line(arguments, {"watching": config.name}, text=f"watching {config.name}"),
             settings=LiveSettings(run_length=arguments.run_length),
         )  # fmt: skip

@@ -18,9 +18,10 @@ from policylab.monitoring.alarms.actions import Retrain
 from policylab.monitoring.alarms.alarm import Alarm, Verdict
 from policylab.monitoring.alarms.cloudwatch import CloudWatch
 from policylab.monitoring.alarms.dispatch import AlarmSettings, dispatch, raised
+from policylab.monitoring.alarms.exposition import exposition
 from policylab.monitoring.alarms.measurement import Measurement
 from policylab.monitoring.alarms.mlflow_tags import MlflowTags
-from policylab.monitoring.alarms.targets import AlarmFile, PrometheusFile, Terminal, exposition
+from policylab.monitoring.alarms.targets import AlarmFile, PrometheusFile, Terminal
 from policylab.monitoring.alarms.thresholds import FalseDiscovery, Fixed, RunLength
 from policylab.monitoring.alarms.webhook import Webhook
 
@@ -80,7 +81,7 @@ def test_prometheus_text_escapes_names(tmp_path: Path) -> None:
     measured = (measurement(HOSTILE, value=float("inf"), violated=True), measurement("n", value=float("nan")))
     PrometheusFile(kind="prometheus", path=tmp_path / "a.prom").tell(verdict(Alarm("a", measured), measured=measured))
     text = (tmp_path / "a.prom").read_text()
-    assert text == exposition(verdict(Alarm("a", measured), measured=measured))
+    assert text == exposition([verdict(Alarm("a", measured), measured=measured)])
     assert r'policylab_monitor_value{monitor="pond",endpoint="lake",name="x\"\n\\<script>"} Inf' in text
     assert 'policylab_monitor_alarm{monitor="pond",endpoint="lake",alarm="a"} 1' in text
     assert all(line.startswith(("#", "policylab_monitor_")) for line in text.splitlines())
