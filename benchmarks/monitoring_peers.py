@@ -1,6 +1,6 @@
 """What `benchmarks.monitoring` asks of peers; run by an interpreter that has them, and needs nothing of this project.
 
-    PYTHON benchmarks/monitoring_peers.py check|power evidently|nannyml|whylogs|datasketches FOLDER
+    PYTHON benchmarks/monitoring_peers.py check|power evidently|nannyml|nannyml-multivariate|whylogs|datasketches FOLDER
 
 *check*: seconds from the files ``reference.parquet`` and ``current.parquet`` to a verdict. *power*: for each case in
 the folder, on how many of its pairs of files a drift is found in any column. Prints one line of JSON.
@@ -60,6 +60,17 @@ def nannyml(reference: Path, current: Path) -> bool:
     return bool(table[alerts].to_numpy().any())
 
 
+def nannyml_multivariate(reference: Path, current: Path) -> bool:
+    import nannyml as library
+
+    then, now = frames(reference, current)
+    calculator = library.DataReconstructionDriftCalculator(column_names=list(then.columns), chunk_number=5)
+    calculator.fit(then)
+    table = calculator.calculate(now).filter(period="analysis").to_df()
+    alerts = [column for column in table.columns if column[-1] == "alert"]
+    return bool(table[alerts].to_numpy().any())
+
+
 def whylogs(reference: Path, current: Path) -> bool:
     import whylogs as library
     from whylogs.viz.drift.column_drift_algorithms import calculate_drift_scores
@@ -70,7 +81,8 @@ def whylogs(reference: Path, current: Path) -> bool:
 
 
 PEERS: dict[str, Callable[[Path, Path], bool]] = {
-    "datasketches": datasketches, "evidently": evidently, "nannyml": nannyml, "whylogs": whylogs,
+    "datasketches": datasketches, "evidently": evidently, "nannyml": nannyml,
+    "nannyml-multivariate": nannyml_multivariate, "whylogs": whylogs,
 }  # fmt: skip
 
 

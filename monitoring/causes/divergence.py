@@ -64,9 +64,7 @@ class Correlation:
         for name, values in (("proxy", proxy), ("true reward", truth)):
             if len(values) and np.ptp(values) == 0.0:
                 raise UserError(f"{side}: the {name} is always {values[0]:g}, which goes with nothing; give others")
-        time = max((autocorrelation_time(one) for one in (proxy, truth)), default=1.0) if len(proxy) else 1.0
-        block = max(1 if time < 2.0 else math.ceil(TIMES * time), math.ceil(len(proxy) / MAX_BLOCKS))
-        n_blocks = len(proxy) // block
+        block, n_blocks = blocks_of(proxy, truth)
         if n_blocks < MIN_BLOCKS:
             raise UserError(
                 f"{side}: {len(proxy):,} pairs are worth {n_blocks} blocks of {block} successive ones; at least "
@@ -81,6 +79,13 @@ class Correlation:
         left = _artanh(_correlation(total[:, None] - of_block))
         error = math.sqrt((n_blocks - 1) / n_blocks * float(((left - left.mean()) ** 2).sum()))
         return cls(float(_correlation(total)), error, len(x), block, (float(proxy.mean()), float(truth.mean())))
+
+
+def blocks_of(proxy: Floats, truth: Floats) -> tuple[int, int]:
+    """Return how many successive pairs make a block, and how many blocks there are; `MIN_BLOCKS` are needed."""
+    time = max((autocorrelation_time(one) for one in (proxy, truth)), default=1.0) if len(proxy) else 1.0
+    block = max(1 if time < 2.0 else math.ceil(TIMES * time), math.ceil(len(proxy) / MAX_BLOCKS))
+    return block, len(proxy) // block
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

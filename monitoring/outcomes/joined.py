@@ -31,7 +31,7 @@ from policylab.deployment.capture.reading import each_once, read_captured, read_
 from policylab.errors import UserError
 from policylab.monitoring.causes.steps import read_steps
 from policylab.monitoring.ope.captured_log import NO_NUMBER, only_endpoint
-from policylab.monitoring.ope.reported import Reported, endings
+from policylab.monitoring.ope.reported import Ends, Reported, endings
 from policylab.monitoring.outcomes.period import Period
 
 Floats = NDArray[np.float64]
@@ -64,6 +64,8 @@ class Outcomes:
             is taken to end each episode with its last captured decision.
         left_out: how many decisions were left out, by reason.
         n_unmatched: rewards of decisions that are not there.
+        ends: how much is known of the ends of episodes; where their last ``next_observation`` is not, it is the
+            observation before.
     """
 
     reward: Floats
@@ -74,6 +76,7 @@ class Outcomes:
     action: NDArray[Any] | None = None
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     n_unmatched: int = 0
+    ends: Ends = "whole"
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -180,7 +183,7 @@ def _assembled(
     last[starts + lengths - 1] = True
     found = endings(made, reported, last=last, space=None if bundle is None else bundle.observation_space)
     if bundle is None or not episodes:
-        return Outcomes(rewards, starts, found.terminated)
+        return Outcomes(rewards, starts, found.terminated, ends=found.ends)
     seen, done = bundle.observation_space, bundle.action_space
     observation = np.array([stored(seen, value_from_json(seen, one.observation)) for one in made])
     action = np.array([value_from_json(done, one.action) for one in made])
@@ -188,5 +191,6 @@ def _assembled(
     for row, after in found.after.items():
         following[row] = after
     return Outcomes(
-        rewards, starts, found.terminated, observation=observation, next_observation=following, action=action
-    )
+        rewards, starts, found.terminated,
+        observation=observation, next_observation=following, action=action, ends=found.ends,
+    )  # fmt: skip

@@ -155,12 +155,13 @@ def _losses(config: MonitorConfig, hosting: MonitorHosting) -> Iterator[str]:
         if isinstance(check, DataCheck):
             yield (
                 "checks.data: SageMaker's analyzer knows neither autocorrelation nor the error of sketches, and takes "
-                "false_alarm_rate, minimum and maximum for nothing"
+                "false_alarm_rate, false_discovery_rate, minimum and maximum for nothing"
             )
             if check.columns:
                 yield "checks.data.columns: all columns are analysed"
         elif not isinstance(check, QualityCheckSettings):
-            yield f"checks.{check.kind}: SageMaker does not tell causes apart; run `policylab monitor schedule` for it"
+            what = "tell causes apart" if check.kind == "causes" else "know proxies of rewards"
+            yield f"checks.{check.kind}: SageMaker does not {what}; run `policylab monitor schedule` for it"
         elif hosting.quality is None:
             yield (
                 "checks.quality: SageMaker knows no returns; sagemaker.quality compares answers with ground truth "

@@ -57,6 +57,9 @@ class DataCheck(Settings):
     baseline: Path = Field(description="folder of `policylab monitor baseline`, relative to the monitor file")
     columns: tuple[str, ...] = Field(default=(), description="look at these columns alone")
     false_alarm_rate: Rate = Field(default=0.003, description="of the whole check, without any drift")
+    false_discovery_rate: Rate | None = Field(
+        default=None, description="of all columns instead; default: as constraints.json says"
+    )
 
 
 Late = Annotated[
@@ -86,7 +89,20 @@ class CauseCheck(Settings):
     false_alarm_rate: Rate = Field(default=0.003, description="of all layers, without any drift")
 
 
-Check = Annotated[DataCheck | QualityCheckSettings | CauseCheck, Field(discriminator="kind")]
+class DivergenceCheck(Settings):
+    """`policylab monitor divergence` of a learned and the reported reward of the episodes that began in a window."""
+
+    kind: Literal["divergence"]
+    proxy: Path = Field(description="reward model of `policylab labels train`, relative to the monitor file")
+    baseline: Path = Field(description="recording, or captured traffic of another time, relative to the monitor file")
+    late: Late = "PT0S"
+    false_alarm_rate: Rate = Field(default=0.003, description="without any divergence")
+    missing_reward: float | None = Field(
+        default=None, description="what a decision earned for which no reward was reported; default: unknown"
+    )
+
+
+Check = Annotated[DataCheck | QualityCheckSettings | CauseCheck | DivergenceCheck, Field(discriminator="kind")]
 
 
 class MonitorConfig(Settings):
@@ -114,8 +130,9 @@ class MonitorConfig(Settings):
         kinds = [check.kind for check in self.checks]
         if len(set(kinds)) < len(kinds):
             raise ValueError("a monitor has at most one check of each kind; give others monitors of their own")
-        if "causes" in kinds and self.policy is None:
-            raise ValueError("causes need the policy, to read captured traffic")
+        needing = [kind for kind in kinds if kind in ("causes", "divergence")]
+        if needing and self.policy is None:
+            raise ValueError(f"{' and '.join(needing)} need the policy, to read captured traffic")
         names = [alarm.name for alarm in self.alarms]
         if len(set(names)) < len(names):
             raise ValueError("alarms need different names")
