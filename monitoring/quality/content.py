@@ -49,7 +49,7 @@ def content_violations(
             f"{config.datatype_check_threshold:.2%}; the column is now {column.type}",
         )
     if _less_complete(feature.completeness, column, reference=reference, rate=rate, adjusted=adjusted, config=config):
-        infinite = f" ({column.n_infinite:,} of them infinite)" if column.n_infinite else ""
+        infinite = f" ({column.n_infinite:,} of them infinite or beyond ±1e150)" if column.n_infinite else ""
         yield (
             "completeness_check",
             f"Completeness {column.completeness:.6g} is below the baseline's {feature.completeness:.6g}: "

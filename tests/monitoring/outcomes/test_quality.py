@@ -79,6 +79,32 @@ def test_a_reward_that_has_not_arrived_is_not_zero(tmp_path: Path) -> None:
     assert said.returns().tolist() == [1.0, -1.0]
 
 
+def test_rewards_that_never_arrive_leave_no_mean_and_violate_their_coverage(tmp_path: Path) -> None:
+    decisions = [decision(f"d{i}", episode=None, step=None, time_s=START_S + i) for i in range(200)]
+    rewards = [reward_line(f"d{i}", reward=float(i % 2)) for i in range(200)]
+    usual = measure(read_outcomes(write(tmp_path / "then", decisions, rewards)))
+    found = measure(read_outcomes(write(tmp_path / "now", decisions, [])))
+    assert (found.n_decisions, found.metrics["reward_coverage"].value) == (200, 0.0)
+    assert "return_mean" not in found.metrics
+    assert "reward_mean" not in found.metrics
+    assert "200 of 200 decisions have no reward yet" in found.notes[0]
+    broken = violations(found, suggested(usual))
+    assert [one.metric_name for one in broken] == ["reward_coverage"]
+
+
+def test_clocks_that_disagree_change_no_return(tmp_path: Path) -> None:
+    backwards = [decision(f"d{i}", episode="e", step=i, time_s=START_S - 5 * i) for i in range(3)]
+    rewards = [reward_line(f"d{i}", reward=10.0**i) for i in range(3)]
+    folder = write(tmp_path, backwards, [])
+    for i, line in enumerate(rewards):  # dated by a clock an hour behind and one a day ahead
+        file = folder / "ground-truth/lake" / hour_folder(START_S + (-3600, 0, 86_400)[i]) / "2.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(line) + "\n")
+    found = read_outcomes(folder)
+    assert found.reward.tolist() == [1.0, 10.0, 100.0]
+    assert found.returns(0.1).tolist() == [pytest.approx(3.0)]
+
+
 def test_an_episode_without_its_end_has_no_return_where_ends_are_told(tmp_path: Path) -> None:
     decisions, rewards = two_episodes()
     end = EpisodeEnd(terminated=True)
