@@ -1,7 +1,7 @@
 """Baseline and check of a million rows against a million, beside peers; memory at ten million; sketches and alarms.
 
     python -m benchmarks.monitoring [--rows 1000000] [--rounds 5] [--only check|merge|memory|alarms|power]
-        [--peer NAME=PYTHON ...]
+        [--peer NAME=PYTHON ...] [--stream-values N ...] [--pair-rows N ...]
 
 *check*: 8 columns of numbers from Parquet files, one thread. The clock runs from the file to the verdict, once for both
 files (baseline + check) and once with the baseline stored. Peers (evidently, nannyml, whylogs, datasketches) get the
@@ -208,10 +208,10 @@ def column(values: Any) -> ColumnProfile:
     return found
 
 
-def alarms(*, n_streams: int) -> None:
+def alarms(*, n_streams: int, lengths: list[int]) -> None:
     print("| distance | stream | n | alarms without drift | found: shift of 0.1 |\n|---|---|---|---|---|")
     for phi in (0.0, 0.9):
-        for n in (1_000, 10_000, 100_000):
+        for n in lengths:
             counts: dict[str, list[int]] = {}
             for seed in range(n_streams):
                 rng = np.random.default_rng(seed)
@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=1_000)
+    parser.add_argument("--stream-values", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--only", choices=["check", "merge", "memory", "alarms", "power"])
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--pair-rows", type=int, nargs="+", default=[1_000, 10_000])
@@ -248,7 +249,7 @@ def main() -> None:
         if arguments.only in (None, "memory"):
             memory(Path(folder), n_rows=10 * arguments.rows)
         if arguments.only in (None, "alarms"):
-            alarms(n_streams=arguments.streams)
+            alarms(n_streams=arguments.streams, lengths=arguments.stream_values)
         if arguments.only in (None, "power"):
             for n in arguments.pair_rows:
                 power(Path(folder) / f"power-{n}", n=n, n_pairs=arguments.pairs, peers=peers)
