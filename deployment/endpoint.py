@@ -22,6 +22,7 @@ from policylab.config import Document, Settings, assign, read, validate
 from policylab.deployment.guardrails.settings import ComparisonSettings, Guardrail
 from policylab.deployment.mode_settings import AsynchronousSettings, ModelsSettings, ServerlessSettings
 from policylab.deployment.sagemaker.settings import HostingSettings
+from policylab.deployment.scaling_settings import Autoscaling, RayServeSettings
 from policylab.errors import ConfigError
 from policylab.files import content_hash
 
@@ -137,6 +138,10 @@ class BoundsSettings(Settings):
     high: float | tuple[float, ...] = Field(description="for all components or for each")
 
 
+_OF_ONE_MEMORY = ("models", "shadows", "asynchronous", "serverless", "capture", "comparison")
+_OF_ONE_SERVER = ("connections", "requests_per_s", "body_timeout_s")
+
+
 class EndpointConfig(Settings):
     """One endpoint."""
 
@@ -148,6 +153,8 @@ class EndpointConfig(Settings):
     shadows: tuple[ShadowSettings, ...] = Field(default=(), max_length=10)
     asynchronous: AsynchronousSettings | None = Field(default=None, description="default: answers at once")
     serverless: ServerlessSettings | None = Field(default=None, description="default: policies stay in memory")
+    ray_serve: RayServeSettings | None = Field(default=None, description="default: on this machine alone, without Ray")
+    autoscaling: Autoscaling | None = Field(default=None, description="with `ray_serve`, or on SageMaker")
     limits: Limits = Limits()
     sessions: SessionSettings = SessionSettings()
     fallback: FallbackSettings | None = Field(default=None, description="required with limits.deadline_ms")
@@ -195,6 +202,24 @@ class EndpointConfig(Settings):
         if self.serverless is not None and (given or len(self.variants) > 1):
             what = given[0] if given else "second variant"
             raise ValueError(f"a serverless endpoint has no {what}, as on SageMaker; remove one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _scaled(self) -> Self:
+        if self.autoscaling is not None and self.ray_serve is None and self.sagemaker is None:
+            raise ValueError("autoscaling is for Ray Serve or SageMaker; add `ray_serve: {}`, or `sagemaker`")
+        if self.ray_serve is None:
+            return self
+        if self.autoscaling is None or self.autoscaling.concurrent_requests is None:
+            raise ValueError("ray_serve needs a target, such as autoscaling: {max_capacity: 4, concurrent_requests: 8}")
+        given = [name for name in _OF_ONE_MEMORY if getattr(self, name)]
+        given += [name for name in ("sessions", "guardrail") if getattr(self, name) != type(getattr(self, name))()]
+        given += [f"limits.{name}" for name in _OF_ONE_SERVER if getattr(self.limits, name) != getattr(Limits(), name)]
+        if given:
+            raise ValueError(
+                f"an endpoint on Ray Serve cannot have {given[0]}, since its replicas share no memory; remove it, or "
+                "remove ray_serve and divide the endpoint among processes with `policylab serve --workers`"
+            )
         return self
 
     @model_validator(mode="after")

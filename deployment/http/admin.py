@@ -17,7 +17,18 @@ from policylab.deployment.http.reported import take_rewards
 from policylab.deployment.policy_server import PolicyServer
 from policylab.errors import PolicylabError, StorageError
 
-FIXED = ("name", "models", "asynchronous", "serverless", "limits", "sessions", "capture", "comparison")
+FIXED = (
+    "name",
+    "models",
+    "asynchronous",
+    "serverless",
+    "ray_serve",
+    "autoscaling",
+    "limits",
+    "sessions",
+    "capture",
+    "comparison",
+)
 """Sections that hold for as long as the server runs."""
 
 

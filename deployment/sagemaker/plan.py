@@ -146,6 +146,8 @@ def _as_hosted(config: EndpointConfig, hosting: HostingSettings) -> tuple[Endpoi
             max_concurrent_per_instance=settings.max_concurrent, output=settings.output, failures=settings.failures
         )
         hosting = hosting.model_copy(update={"asynchronous": same})
+    if config.autoscaling is not None and hosting.autoscaling is None:
+        hosting = hosting.model_copy(update={"autoscaling": config.autoscaling})
     if config.serverless is not None and hosting.serverless is None:
         same_limit = ServerlessHosting(max_concurrency=config.serverless.max_concurrency)
         hosting = hosting.model_copy(update={"serverless": same_limit})

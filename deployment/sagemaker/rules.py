@@ -72,15 +72,16 @@ def _scaling(config: EndpointConfig, hosting: HostingSettings) -> Iterator[Findi
     scaling = hosting.autoscaling
     if scaling is None:
         return
-    here = "sagemaker.autoscaling"
+    here = "autoscaling" if scaling is config.autoscaling else "sagemaker.autoscaling"
     if scaling.min_capacity == 0 and hosting.asynchronous is None:
         yield Finding(f"{here}.min_capacity", "only asynchronous endpoints scale to 0", 0, "set at least 1")
     if scaling.backlog is not None and hosting.asynchronous is None:
         rule = "only asynchronous endpoints have a backlog"
         yield Finding(f"{here}.backlog", rule, scaling.backlog, "give requests_per_s")
-    if scaling.requests_per_s is not None and hosting.serverless is not None:
-        rule = "serverless variants scale by the use of their provisioned concurrency"
-        yield Finding(f"{here}.requests_per_s", rule, scaling.requests_per_s, "give utilization")
+    for name in ("requests_per_s", "concurrent_requests"):
+        if hosting.serverless is not None and (target := getattr(scaling, name)) is not None:
+            rule = "serverless variants scale by the use of their provisioned concurrency"
+            yield Finding(f"{here}.{name}", rule, target, "give utilization")
     if scaling.utilization is not None and (
         hosting.serverless is None or hosting.serverless.provisioned_concurrency is None
     ):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from policylab.deployment.endpoint import EndpointConfig
-    from policylab.deployment.sagemaker.settings import Autoscaling, HostingSettings
+    from policylab.deployment.sagemaker.settings import HostingSettings
+    from policylab.deployment.scaling_settings import Autoscaling
 
 PER_MINUTE = 60.0
 """SageMakerVariantInvocationsPerInstance counts requests per minute."""
@@ -77,6 +78,8 @@ def _target(scaling: Autoscaling, endpoint: str) -> dict[str, Any]:
         }
     if scaling.utilization is not None:
         metric, target = "SageMakerVariantProvisionedConcurrencyUtilization", scaling.utilization
+    elif scaling.concurrent_requests is not None:
+        metric, target = "SageMakerVariantConcurrentRequestsPerModelHighResolution", scaling.concurrent_requests
     else:
         metric, target = "SageMakerVariantInvocationsPerInstance", (scaling.requests_per_s or 0.0) * PER_MINUTE
     return {"TargetValue": target, "PredefinedMetricSpecification": {"PredefinedMetricType": metric}}

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from policylab.config import Settings
+from policylab.deployment.scaling_settings import Autoscaling
 from policylab.launchers.sagemaker.settings import S3Uri, Vpc
 
 DEFAULT_INSTANCE = "ml.m5.large"
@@ -46,30 +47,6 @@ class AsynchronousHosting(Settings):
     failures: S3Uri | None = Field(default=None, description="default: S3_PREFIX/async/NAME/failures")
     success_topic: TopicArn | None = Field(default=None, description="ARN of an SNS topic")
     error_topic: TopicArn | None = Field(default=None, description="ARN of an SNS topic")
-
-
-class Autoscaling(Settings):
-    """Target tracking: so many machines (or warm serverless capacity) for each variant that the target is held."""
-
-    min_capacity: int = Field(default=1, ge=0, description="0 needs an asynchronous endpoint")
-    max_capacity: PositiveInt
-    requests_per_s: float | None = Field(
-        default=None, gt=0.0, description="load of one machine to aim at; half of what it was measured to bear is usual"
-    )
-    backlog: float | None = Field(default=None, gt=0.0, description="waiting requests per machine, if asynchronous")
-    utilization: float | None = Field(
-        default=None, ge=0.1, le=0.9, description="share of provisioned concurrency in use, if serverless"
-    )
-    scale_in_cooldown_s: int = Field(default=300, ge=0, le=86_400)
-    scale_out_cooldown_s: int = Field(default=60, ge=0, le=86_400)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.min_capacity > self.max_capacity:
-            raise ValueError("min_capacity must not exceed max_capacity")
-        if sum(target is not None for target in (self.requests_per_s, self.backlog, self.utilization)) != 1:
-            raise ValueError("give one target: requests_per_s, backlog (asynchronous) or utilization (serverless)")
-        return self
 
 
 class TransformSettings(Settings):

@@ -13,6 +13,7 @@ EXTRAS = {
     "offline": ("pyarrow",),
     "sagemaker": ("sagemaker", "boto3"),
     "serve": ("uvicorn", "httptools", "msgspec", "onnxruntime"),
+    "scale": ("ray", "grpc_reflection", "uvicorn", "httptools", "msgspec"),
     "monitor": ("pyarrow", "pandas"),
     "energyplus": ("pyenergyplus",),
     "box2d": ("Box2D",),

@@ -7,12 +7,15 @@ import contextlib
 import json
 import logging
 import sys
+import time
 import urllib.parse
 from pathlib import Path
 from typing import Any
 
 from policylab.cli.output import columns, emit
 from policylab.errors import ConfigError, UserError
+
+DRAIN_S = 1.0
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -31,6 +34,8 @@ def serve(arguments: argparse.Namespace) -> int:
     state = Path(arguments.state) if arguments.state else None
     if arguments.workers < 0:
         raise UserError(f"--workers must be 0 (one process for all) or more, got {arguments.workers}")
+    if config.ray_serve is not None:
+        return _serve_on_ray(arguments, config, access=access, state=state)
     if arguments.workers:
         return _serve_by_workers(arguments, config, state=state)
     with contextlib.closing(bound_socket(arguments.host, arguments.port)) as listener, _held(state):
@@ -40,7 +45,7 @@ def serve(arguments: argparse.Namespace) -> int:
             _announce(arguments, config.name, url=url)
 
         with contextlib.suppress(KeyboardInterrupt):  # how it is told to stop; every request has been answered
-            serve_endpoint(app, running, listener=listener, drain_s=arguments.drain, ready=ready)
+            serve_endpoint(app, running, listener=listener, drain_s=_drain_s(arguments), ready=ready)
     return 0
 
 
@@ -51,7 +56,7 @@ def _serve_by_workers(arguments: argparse.Namespace, config: Any, *, state: Path
 
     with contextlib.closing(bound_socket(arguments.host, arguments.port)) as listener:
         workers = Workers(config, listener=listener, host=arguments.host, state=state,
-                          n_workers=arguments.workers, drain_s=arguments.drain)  # fmt: skip
+                          n_workers=arguments.workers, drain_s=_drain_s(arguments))  # fmt: skip
         try:
             workers.start(url_of(listener))
             _announce(arguments, config.name, url=url_of(listener))
@@ -60,6 +65,34 @@ def _serve_by_workers(arguments: argparse.Namespace, config: Any, *, state: Path
             return 0
         finally:
             workers.stop()
+    return 0
+
+
+def _drain_s(arguments: argparse.Namespace) -> float:
+    return DRAIN_S if arguments.drain is None else float(arguments.drain)
+
+
+def _serve_on_ray(arguments: argparse.Namespace, config: Any, *, access: Any, state: Path | None) -> int:
+    from policylab.deployment.http.listening import bound_socket
+    from policylab.deployment.http.serving import url_of
+    from policylab.deployment.scale_out import WATCH_S, deployed
+    from policylab.deployment.state import StateFile
+
+    if arguments.workers or arguments.drain is not None:
+        raise UserError("an endpoint on Ray Serve takes no --workers or --drain; its autoscaling section says how many")
+    with contextlib.closing(bound_socket(arguments.host, arguments.port)) as free:  # Ray binds it again
+        url = url_of(free)
+    secret = None if state is None else StateFile(state).secret()
+    port = int(url.rpartition(":")[2])
+    with (
+        contextlib.suppress(KeyboardInterrupt),  # how it is told to stop
+        _held(state),
+        deployed(config, host=arguments.host, port=port, access=access, secret=secret) as look,
+    ):
+        _announce(arguments, config.name, url=url)
+        while True:
+            time.sleep(WATCH_S)
+            look()
     return 0
 
 
@@ -253,6 +286,9 @@ def _status_text(document: dict[str, Any]) -> str:
         queue = ", ".join(f"{n:,} {state}" for state, n in document["asynchronous"].items())
         lines.append(f"asynchronous invocations: {queue}")
     lines += _comparison_lines(document.get("comparison"))
+    if document.get("ray_serve"):
+        replicas = ", ".join(f"{n:,} {state}" for state, n in document["ray_serve"].items())
+        lines.append(f"replicas: {replicas}; requests are those of one of them")
     if document["update"]:
         under_way = document["update"]
         steps = " > ".join(f"{share:.0%}" for share in under_way["steps"])

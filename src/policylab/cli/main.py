@@ -245,7 +245,7 @@ def _serve_arguments(serve: argparse.ArgumentParser) -> None:
     _takes_workers(serve)
     serve.add_argument("--state", metavar="FOLDER", help="keep versions, weights and updates from start to start")
     serve.add_argument(
-        "--drain", type=float, default=1.0, metavar="SECONDS",
+        "--drain", type=float, metavar="SECONDS",
         help="after SIGTERM, how long clients are told to close their connections (default: 1)",
     )  # fmt: skip
 

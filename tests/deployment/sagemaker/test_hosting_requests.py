@@ -272,6 +272,19 @@ def test_an_asynchronous_endpoint_answers_in_s3_and_scales_to_nothing(write):
     assert tracking["CustomizedMetricSpecification"]["MetricName"] == "ApproximateBacklogSizePerInstance"
 
 
+def test_the_target_of_ray_serve_is_one_of_sagemaker_too(write):
+    scaling = {"max_capacity": 3, "concurrent_requests": 8, "scale_in_cooldown_s": 120}
+    plan = plan_of(write(autoscaling=scaling))
+    assert plan.findings == ()
+    assert {(one["MinCapacity"], one["MaxCapacity"]) for one in plan.targets} == {(1, 3)}
+    tracking = plan.policies[0]["TargetTrackingScalingPolicyConfiguration"]
+    metric = {"PredefinedMetricType": "SageMakerVariantConcurrentRequestsPerModelHighResolution"}
+    assert tracking["PredefinedMetricSpecification"] == metric
+    assert (tracking["TargetValue"], tracking["ScaleInCooldown"], tracking["ScaleOutCooldown"]) == (8.0, 120, 60)
+    findings = plan_of(write(autoscaling=scaling, sagemaker={"serverless": {}})).findings
+    assert "autoscaling.concurrent_requests: serverless variants scale by" in "\n".join(map(str, findings))
+
+
 def test_many_models_are_one_prefix(write):
     plan = plan_of(write(sagemaker={"models": "s3://bucket/policies", "cache_models": False}))
     assert plan.findings == ()

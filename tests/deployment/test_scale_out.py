@@ -1,0 +1,198 @@
+"""An endpoint on Ray Serve: the same answers from all replicas, more of them under load, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.deployment.conftest import ServerProcess, endpoint_file, running
+from tests.deployment.test_serving import Load, request, status
+
+from policylab.deployment.endpoint import EndpointConfig, load_endpoint
+from policylab.errors import ConfigError
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("httptools")
+pytest.importorskip("msgspec")
+
+
+def scaled(bundles: dict[str, Path], **sections: Any) -> dict[str, Any]:
+    """Return the document of an endpoint on Ray Serve that reacts soon."""
+    cooldowns = {"scale_out_cooldown_s": 1, "scale_in_cooldown_s": 2}
+    return {
+        "name": "lake",
+        "variants": [{"name": "a", "bundle": bundles["soft"]}, {"name": "b", "bundle": bundles["left"]}],
+        "ray_serve": {"cpus_per_replica": 0.1},
+        "autoscaling": {"max_capacity": 3, "concurrent_requests": 1, **cooldowns},
+        **sections,
+    }
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"capture": {"folder": "data"}}, "cannot have capture, since its replicas share no memory"),
+        ({"comparison": {"reward_low": 0, "reward_high": 1}}, "cannot have comparison"),
+        ({"shadows": [{"name": "c", "bundle": "x"}]}, "cannot have shadows"),
+        ({"asynchronous": {"folder": "s3"}}, "cannot have asynchronous"),
+        ({"sessions": {"expire_s": 3}}, "cannot have sessions"),
+        ({"guardrail": {"kind": "canary", "size": 0.1, "bake_s": 1}}, "cannot have guardrail"),
+        ({"limits": {"requests_per_s": 9}}, r"cannot have limits\.requests_per_s"),
+        ({"limits": {"body_timeout_s": 9}}, r"cannot have limits\.body_timeout_s"),
+        ({"autoscaling": None}, "ray_serve needs a target"),
+        ({"autoscaling": {"max_capacity": 3, "requests_per_s": 9}}, "ray_serve needs a target"),
+        ({"ray_serve": None}, "autoscaling is for Ray Serve or SageMaker"),
+    ],
+)
+def test_what_needs_one_memory_is_refused_at_once(
+    bundles: dict[str, Path], tmp_path: Path, sections: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_endpoint(endpoint_file(tmp_path, scaled(bundles, **sections)))
+
+
+def test_options_of_one_server_are_refused(bundles: dict[str, Path], tmp_path: Path) -> None:
+    file = endpoint_file(tmp_path, scaled(bundles))
+    for options in (["--workers", "2"], ["--drain", "3"]):
+        with pytest.raises(AssertionError, match="takes no --workers or --drain"):
+            ServerProcess(file, *options)
+
+
+def test_a_replica_decides_and_refuses_what_would_have_to_reach_all(bundles: dict[str, Path]) -> None:
+    from policylab.deployment.http.access import Access
+    from policylab.deployment.scale_out import ReplicaApp
+
+    config = EndpointConfig.model_validate(scaled(bundles))
+    replicas = [ReplicaApp(config, secret=b"s" * 32, access=Access()) for _ in range(2)]
+
+    def ask(app: ReplicaApp, page: str = "/invocations", **headers: str) -> tuple[int, dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b'{"observation": 3}'}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        names = {"content-type": "application/json", "host": "localhost", **headers}
+        scope = {
+            "type": "http",
+            "method": "GET" if page in ("/ping", "/openapi.json") else "POST",
+            "path": page if page.startswith(("/ping", "/openapi")) else f"/endpoints/lake{page}",
+            "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in names.items()],
+        }
+        asyncio.run(app(scope, receive, send))
+        return sent[0]["status"], json.loads(sent[1]["body"] or b"{}")
+
+    for i in range(20):
+        answers = [ask(one, x_amzn_sagemaker_inference_id=f"id-{i}") for one in replicas]
+        assert answers[0] == answers[1]  # a retry gets the same decision wherever it goes
+        assert answers[0][0] == 200
+    for verb in ("weights", "update", "promote", "rollback", "rewards"):
+        code, told = ask(replicas[0], f"/{verb}")
+        assert (code, told["Message"][:54]) == (400, "an endpoint on Ray Serve stays as it was started, and ")
+    code, told = ask(replicas[0], x_amzn_sagemaker_session_id="NEW_SESSION")
+    assert (code, told["Message"]) == (400, "an endpoint on Ray Serve keeps no sessions; leave SessionId out")
+    paths = ask(replicas[0], "/openapi.json")[1]["paths"]
+    asked = {f"/endpoints/lake{page}" for page in ("", "/invocations", "/invocations-response-stream")}
+    assert set(paths) == asked | {"/invocations", "/ping", "/openapi.json"}
+
+
+@pytest.fixture
+def family() -> Iterator[list[psutil.Process]]:
+    """Processes that must have ended after the test."""
+    found: list[psutil.Process] = []
+    yield found
+    assert found
+    deadline = time.monotonic() + 30.0
+    while alive := [process for process in found if lives(process)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.1)
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def client_of(server: ServerProcess) -> Any:
+    boto3, config = pytest.importorskip("boto3"), pytest.importorskip("botocore.config")
+    return boto3.client("sagemaker-runtime", endpoint_url=server.url, region_name="us-east-1",
+                        aws_access_key_id="unused", aws_secret_access_key="unused",
+                        config=config.Config(retries={"max_attempts": 0}))  # fmt: skip
+
+
+def test_boto3_asks_two_replicas(bundles: dict[str, Path], tmp_path: Path, family: list[psutil.Process]) -> None:
+    pytest.importorskip("ray.serve", exc_type=ImportError)
+    two = {"min_capacity": 2, "max_capacity": 2, "concurrent_requests": 4}
+    with running(endpoint_file(tmp_path, scaled(bundles, autoscaling=two))) as found:
+        client = client_of(found)
+        family += psutil.Process(found.process.pid).children(recursive=True)
+
+        def ask(**about: str) -> dict[str, Any]:
+            answer = client.invoke_endpoint(EndpointName="lake", Body=b'{"observation": 3}',
+                                            ContentType="application/json", **about)  # fmt: skip
+            assert answer["InvokedProductionVariant"] in ("a", "b")
+            return dict(json.loads(answer["Body"].read()))
+
+        drawn = [ask() for _ in range(40)]
+        assert len({one["decision_id"] for one in drawn}) == 40
+        assert {one["variant"] for one in drawn} == {"a", "b"}
+        same = [ask(InferenceId="again") for _ in range(20)]
+        assert all(one == same[0] for one in same)
+        assert ask(TargetVariant="b")["action"] == 0
+        with pytest.raises(client.exceptions.ModelError, match="99 is not a whole number"):
+            client.invoke_endpoint(EndpointName="lake", Body=b'{"observation": 99}', ContentType="application/json")
+        assert status(found)["ray_serve"] == {"running": 2}
+        assert found.stop() == 0
+        assert found.errors == ""
+
+
+@pytest.mark.slow
+def test_replicas_follow_the_load(bundles: dict[str, Path], tmp_path: Path, family: list[psutil.Process]) -> None:
+    pytest.importorskip("ray.serve", exc_type=ImportError)
+    failures: list[str] = []
+    stop = threading.Event()
+    with running(endpoint_file(tmp_path, scaled(bundles))) as found:
+        family += psutil.Process(found.process.pid).children(recursive=True)
+
+        def replicas(wanted: dict[str, int]) -> None:
+            deadline = time.monotonic() + 60.0
+            while status(found)["ray_serve"] != wanted:
+                assert time.monotonic() < deadline, status(found)["ray_serve"]
+                time.sleep(0.2)
+
+        def ask() -> None:
+            client = client_of(found)
+            while not stop.is_set():
+                try:
+                    client.invoke_endpoint(EndpointName="lake", Body=b"3", ContentType="application/json")
+                except Exception as error:
+                    failures.append(repr(error))
+
+        replicas({"running": 1})
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        try:
+            replicas({"running": 3})
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        with Load(found, n_clients=1) as load:  # who goes on while replicas leave
+            replicas({"running": 1})
+            load.wait(50)
+        assert failures == load.failures == []
+        assert set(load.statuses) == {200}
+        assert request(found)[0] == 200
+        assert found.stop() == 0
