@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.deployment.conftest import ServerProcess, endpoint_file, lake_bundle, running
-from tests.deployment.test_serving import request, status
+from tests.deployment.test_serving import EACH, Load, request, status
 
 from policylab.agents.bundle import pack
 from policylab.deployment.decision import Refusal
@@ -121,6 +121,21 @@ def test_clients_of_all_models_at_once_get_their_answers(server: ServerProcess) 
     assert wrong == []
     metrics = request(server, b"", path="/metrics", method="GET")[2].decode()
     assert 'policylab_models_loaded{endpoint="lake"} 2.0' in metrics
+
+
+@EACH
+def test_no_request_fails_while_models_come_and_go(folder: Path, tmp_path: Path, n: int) -> None:
+    models = {"folder": folder, "memory_mb": TWO_MODELS_MB}
+    places = [*(f"always/{i}" for i in range(4)), "right.tar.gz"]
+    with running(endpoint_file(tmp_path, {"name": "lake", "models": models})) as found:
+        with Load(found, models=places) as load:
+            load.wait(n)
+        loads = status(found)["models"]["loads"]
+        assert found.stop() == 0
+        assert found.errors == ""
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    assert loads > n / 3  # it loads and unloads all the time
 
 
 def test_workers_share_the_models(folder: Path, tmp_path: Path) -> None:

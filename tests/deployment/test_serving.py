@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import http.client
 import io
+import itertools
 import json
 import os
 import socket
@@ -13,7 +14,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -498,9 +499,13 @@ class Load:
     """Clients that ask without a pause over kept connections, and what they were answered.
 
     With ``repeats``, they ask again when their connection is lost, as boto3 does, under the inference id they had.
+    With ``models``, each request names the next of them.
     """
 
-    def __init__(self, server: ServerProcess, *, n_clients: int = 4, repeats: bool = False) -> None:
+    def __init__(
+        self, server: ServerProcess, *, n_clients: int = 4, repeats: bool = False, models: Sequence[str] = ()
+    ) -> None:
+        self._models = itertools.cycle(models)
         self.server, self.repeats, self.ended = server, repeats, threading.Event()
         self.answered: list[str] = []
         self.n_repeated = 0
@@ -541,6 +546,8 @@ class Load:
             try:
                 name = name or (uuid.uuid4().hex if self.repeats else None)
                 headers = {} if name is None else {"x-amzn-sagemaker-inference-id": name}
+                if (model := next(self._models, None)) is not None:
+                    headers["x-amzn-sagemaker-target-model"] = model
                 connection.request("POST", "/endpoints/lake/invocations", b"3", headers)
                 response = connection.getresponse()
                 response.read()
