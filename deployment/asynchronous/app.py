@@ -18,7 +18,7 @@ from policylab.deployment.asynchronous.requests import MAX_INLINE, accepted, inv
 from policylab.deployment.asynchronous.runner import AsyncRunner, counts_as_metrics
 from policylab.deployment.decision import Refusal
 from policylab.deployment.endpoint import EndpointConfig
-from policylab.deployment.http import prometheus, wire
+from policylab.deployment.http import openapi, prometheus, wire
 from policylab.deployment.http.access import Access
 from policylab.deployment.http.app import EndpointApp
 from policylab.deployment.http.http_app import Receive
@@ -106,6 +106,11 @@ class AsyncApp(EndpointApp):
             return accepted(await asyncio.to_thread(self._queue.add, asked, now=now))
         except StorageError as error:
             raise Refusal(str(error), kind="busy", retry_after_s=1.0) from error
+
+    async def _openapi(self, headers: wire.Headers, receive: Receive) -> wire.Response:
+        self.access.check_client(headers)
+        bundle = self._admin.server.fleet.bundle
+        return wire.json_response(openapi.asynchronous_document(self._name, bundle=bundle))
 
     async def status(self) -> dict[str, object]:
         """Return how the endpoint stands, and its queue."""

@@ -98,8 +98,10 @@ class Admin:
         Raises:
             Refusal: the document is no endpoint, changes what cannot change, or another update is under way.
         """
+        if set(document) != {"config"}:
+            raise Refusal('an update is {"config": ENDPOINT}, an endpoint file as JSON', kind="invalid")
         try:
-            config = EndpointConfig.model_validate(document.get("config"))
+            config = EndpointConfig.model_validate(document["config"])
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise Refusal(f"config.{'.'.join(map(str, first['loc']))}: {first['msg']}", kind="invalid") from None

@@ -12,7 +12,11 @@ from policylab.deployment.http.bodies import CSV, JSON, NPY
 _ERROR = {"description": "refused; x-amzn-ErrorType names the kind", "content": {JSON: {"schema": {
     "type": "object", "properties": {"Message": {"type": "string"}}, "required": ["Message"]}}}}  # fmt: skip
 _HEADERS = (
-    ("X-Amzn-SageMaker-Target-Variant", "the variant to ask, whatever its weight", {"type": "string", "maxLength": 63}),
+    (
+        "X-Amzn-SageMaker-Target-Variant",
+        "the variant to ask, whatever its weight",
+        {"type": "string", "pattern": "^[a-zA-Z0-9](-*[a-zA-Z0-9])*$", "maxLength": 63},
+    ),
     (
         "X-Amzn-SageMaker-Inference-Id",
         "names the request: a retry gets the same answer",
@@ -22,6 +26,22 @@ _HEADERS = (
         "X-Amzn-SageMaker-Session-Id",
         "keeps requests on one variant; NEW_SESSION begins one",
         {"type": "string", "pattern": "^(NEW_SESSION|[a-zA-Z0-9](-*[a-zA-Z0-9])*)$", "maxLength": 256},
+    ),
+)
+_ASYNC_HEADERS = (
+    ("X-Amzn-SageMaker-Content-Type", f"of the input: {JSON}, {CSV} or {NPY}", {"type": "string"}),
+    ("X-Amzn-SageMaker-Accept", "of the answer", {"type": "string"}),
+    ("X-Amzn-SageMaker-InputLocation", "of the input", {"type": "string", "pattern": "^s3://", "maxLength": 1024}),
+    (
+        "X-Amzn-SageMaker-Inference-Id",
+        "a repeated request is one invocation",
+        {"type": "string", "pattern": "^[ -~]{1,64}$"},
+    ),
+    ("X-Amzn-SageMaker-RequestTTLSeconds", "time in the queue", {"type": "integer", "minimum": 60, "maximum": 21_600}),
+    (
+        "X-Amzn-SageMaker-InvocationTimeoutSeconds",
+        "time for the answer",
+        {"type": "integer", "minimum": 1, "maximum": 3600},
     ),
 )
 
@@ -57,14 +77,37 @@ def document(name: str, *, bundle: Bundle) -> dict[str, Any]:
     }
 
 
+def asynchronous_document(name: str, *, bundle: Bundle) -> dict[str, Any]:
+    """Return the description of the asynchronous endpoint ``name``: it takes invocations, and answers in files."""
+    found, place = document(name, bundle=bundle), f"/endpoints/{name}"
+    for page in (f"{place}/invocations", f"{place}/invocations-response-stream"):
+        del found["paths"][page]
+    taken = {
+        "description": "taken; x-amzn-sagemaker-OutputLocation and -FailureLocation tell where the answer will be",
+        "content": {JSON: {"schema": _closed({"InferenceId": {"type": "string"}}, "InferenceId")}},
+    }
+    responses = {"202": taken, **{status: text for status, text in _responses().items() if status != "200"}}
+    found["paths"][f"{place}/async-invocations"] = {
+        "post": {
+            "summary": "InvokeEndpointAsync of Amazon SageMaker",
+            "parameters": [{"name": n, "in": "header", "description": t, "schema": s} for n, t, s in _ASYNC_HEADERS],
+            "requestBody": {"description": "the input, unless InputLocation is given", "content": {"*/*": {}}},
+            "responses": responses,
+        }
+    }
+    return found
+
+
 def models_document(name: str) -> dict[str, Any]:
     """Return the description of the endpoint ``name`` of many models, whose spaces differ."""
     place = f"/endpoints/{name}"
-    answered = {"requestBody": {"required": True, "content": {JSON: {}, CSV: {}, NPY: {}}}, "responses": _responses()}
+    responses = _responses(404, 409, 507)
+    answered = {"requestBody": {"required": True, "content": {JSON: {}, CSV: {}, NPY: {}}}, "responses": responses}
     target = {"name": "X-Amzn-SageMaker-Target-Model", "in": "header", "description": "path of the model's bundle",
               "required": True, "schema": {"type": "string", "maxLength": 1024}}  # fmt: skip
     one = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "maxLength": 1024}}
-    invoke = {**answered, "parameters": [target, *_header_parameters()]}
+    headers = _header_parameters()[1:]  # there are no variants
+    invoke = {**answered, "parameters": [target, *headers]}
     return {
         "openapi": "3.1.0",
         "info": {"title": f"policylab endpoint {name} of many models", "version": "1"},
@@ -74,17 +117,17 @@ def models_document(name: str) -> dict[str, Any]:
             f"{place}/invocations": {"post": {**invoke, "summary": "InvokeEndpoint of Amazon SageMaker"}},
             "/invocations": {"post": {**invoke, "summary": "the same, as a container answers"}},
             "/models": {
-                "get": {"summary": "models that are loaded", "responses": _responses()},
-                "post": _posted("load a model; 507 if memory is short", _MODEL),
+                "get": {"summary": "models that are loaded", "responses": responses},
+                "post": {**_posted("load a model; 507 if memory is short", _MODEL), "responses": responses},
             },
             "/models/{model}": {
                 "parameters": [one],
-                "get": {"summary": "where a loaded model is from", "responses": _responses()},
-                "delete": {"summary": "unload a model", "responses": _responses()},
+                "get": {"summary": "where a loaded model is from", "responses": responses},
+                "delete": {"summary": "unload a model", "responses": responses},
             },
             "/models/{model}/invoke": {
                 "parameters": [one],
-                "post": {**answered, "summary": "ask a loaded model", "parameters": _header_parameters()},
+                "post": {**answered, "summary": "ask a loaded model", "parameters": headers},
             },
             "/ping": {"get": {"summary": "health", "responses": {"200": {"description": "in service"}, "503": _ERROR}}},
             f"{place}/rewards": {"post": _posted("report rewards of decisions", _REWARDS)},
@@ -127,7 +170,11 @@ def _stream(invoke: dict[str, Any]) -> dict[str, Any]:
         "content": {"application/vnd.amazon.eventstream": {}},
     }
     responses = {**invoke["responses"], "200": events}
-    return {**invoke, "responses": responses, "summary": "InvokeEndpointWithResponseStream of Amazon SageMaker"}
+    *others, session = invoke["parameters"]
+    known = {**session, "description": "keeps requests on one variant",
+             "schema": {**session["schema"], "pattern": "^(?!NEW_SESSION$)[a-zA-Z0-9](-*[a-zA-Z0-9])*$"}}  # fmt: skip
+    summary = "InvokeEndpointWithResponseStream of Amazon SageMaker"
+    return {**invoke, "parameters": [*others, known], "responses": responses, "summary": summary}
 
 
 def _asked(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -187,9 +234,9 @@ def space_schema(space: spaces.Space[Any]) -> dict[str, Any]:
     return schema
 
 
-def _responses() -> dict[str, Any]:
+def _responses(*more: int) -> dict[str, Any]:
     found: dict[str, Any] = {"200": {"description": "done", "content": {JSON: {"schema": {"type": "object"}}}}}
-    return found | {str(status): _ERROR for status in (400, 401, 408, 413, 415, 424, 429, 500, 503)}
+    return found | {str(status): _ERROR for status in (400, 401, 408, 413, 415, 424, 429, 500, 503, *more)}
 
 
 def _posted(summary: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +254,7 @@ _UPDATE = {
     "type": "object",
     "properties": {"config": {"type": "object", "description": "an endpoint file as JSON, with absolute paths"}},
     "required": ["config"],
+    "additionalProperties": False,
 }
 _PROMOTE = {
     "type": "object",
@@ -216,9 +264,9 @@ _PROMOTE = {
 _REWARD = {
     "type": "object",
     "properties": {
-        "decision_id": {"type": "string", "minLength": 1, "maxLength": 128},
-        "reward": {"type": "number"},
-        "reward_id": {"type": "string", "minLength": 1, "maxLength": 128},
+        "decision_id": {"type": "string", "pattern": "^[ -~]{1,128}$"},
+        "reward": {"type": "number", "minimum": -1e300, "maximum": 1e300},
+        "reward_id": {"type": "string", "pattern": "^[ -~]{1,128}$"},
         "terminated": {"type": "boolean", "description": "the task was over with this decision"},
         "truncated": {"type": "boolean", "description": "the episode was cut off; next_observation is needed then"},
         "next_observation": {"description": "what was observed after the last action of the episode"},
@@ -230,9 +278,17 @@ _REWARDS = {
     "type": "object",
     "properties": {"rewards": {"type": "array", "items": _REWARD, "minItems": 1}},
     "required": ["rewards"],
+    "additionalProperties": False,
 }
 _WEIGHTS = {
     "type": "object",
-    "properties": {"weights": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}},
+    "properties": {
+        "weights": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1e9},
+        }
+    },
     "required": ["weights"],
+    "additionalProperties": False,
 }

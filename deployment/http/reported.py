@@ -44,7 +44,7 @@ def take_rewards(
         Refusal: the document is none of that, or there is no room for them now.
     """
     reports = document.get("rewards", [document] if "decision_id" in document else None)
-    if not isinstance(reports, list) or not 1 <= len(reports) <= most:
+    if not isinstance(reports, list) or ("rewards" in document and len(document) > 1) or not 1 <= len(reports) <= most:
         raise Refusal('rewards are {"rewards": [{"decision_id": ID, "reward": NUMBER}]}', kind="invalid")
     checked = [_report(report, space) for report in reports]
     n_new = sum(

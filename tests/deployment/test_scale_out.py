@@ -108,6 +108,7 @@ def test_a_replica_decides_and_refuses_what_would_have_to_reach_all(bundles: dic
 @pytest.fixture
 def family() -> Iterator[list[psutil.Process]]:
     """Processes that must have ended after the test."""
+    pytest.importorskip("ray.serve", exc_type=ImportError)
     found: list[psutil.Process] = []
     yield found
     assert found
@@ -132,7 +133,6 @@ def client_of(server: ServerProcess) -> Any:
 
 
 def test_boto3_asks_two_replicas(bundles: dict[str, Path], tmp_path: Path, family: list[psutil.Process]) -> None:
-    pytest.importorskip("ray.serve", exc_type=ImportError)
     two = {"min_capacity": 2, "max_capacity": 2, "concurrent_requests": 4}
     with running(endpoint_file(tmp_path, scaled(bundles, autoscaling=two))) as found:
         client = client_of(found)
@@ -159,7 +159,6 @@ def test_boto3_asks_two_replicas(bundles: dict[str, Path], tmp_path: Path, famil
 
 @pytest.mark.slow
 def test_replicas_follow_the_load(bundles: dict[str, Path], tmp_path: Path, family: list[psutil.Process]) -> None:
-    pytest.importorskip("ray.serve", exc_type=ImportError)
     failures: list[str] = []
     stop = threading.Event()
     with running(endpoint_file(tmp_path, scaled(bundles))) as found:
