@@ -49,7 +49,7 @@ bench: $(DEV)  ## measure speed side by side with peers, some minutes
 constraints:  ## resolve every extra afresh and rewrite constraints.txt
 	rm -rf build/resolve
 	$(PYTHON) -m venv build/resolve
-	build/resolve/bin/python -m pip install --quiet '.[all,worlds,atari,peers,dev]'
+	build/resolve/bin/python -m pip install --quiet '.[all,worlds,atari,dev]'
 	{ sed -n '/^#/p' constraints.txt; \
 	  build/resolve/bin/python -m pip freeze --all --exclude pip --exclude policylab \
 	  | grep -vE '^(nvidia-|triton)' | sed 's/+cpu$$//'; } > build/constraints.txt

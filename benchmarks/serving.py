@@ -15,7 +15,7 @@ rounds, and ratios are of the same round. `--memory N` adds the resident memory 
 | guarded | table, with every decision captured, and a canary baking with its promotion test |
 | shadowed | the same with a shadow |
 | mlflow-table, mlflow-network | `mlflow models serve` of the same bundles, as policylab logs them |
-| ray-table, ray-network | a plain Ray Serve deployment of the same bundles (pip install 'policylab[peers]') |
+| ray-table, ray-network | a plain Ray Serve deployment of the same bundles (pip install 'policylab[scale]') |
 """
 
 import argparse
