@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from policylab.agents.transitions import read_transitions
+from policylab.agents.bundle import Bundle
 from policylab.errors import UserError
 from policylab.extras import require
+from policylab.monitoring.causes.steps import read_steps
 from policylab.monitoring.profiles.tables import files_of
 
 Columns = dict[str, NDArray[Any]]
@@ -69,25 +69,27 @@ def _frame(path: Path) -> Any:
         raise UserError(f"{path} is damaged or no {path.suffix} file ({reason}); copy it again") from error
 
 
-def episode_rows(path: Path) -> Rows:
-    """Return one row per episode of recorded transitions.
+def episode_rows(path: Path, *, bundle: Bundle | None = None, columns: tuple[str, ...] = ()) -> Rows:
+    """Return one row per episode of recorded transitions, or of a folder of captured traffic.
 
     Columns: ``obs`` or ``obs_0``, ... of the first step, ``action`` or ``action_0``, ... of the first step, ``return``
     (undiscounted) and ``length``.
 
+    Args:
+        path: the recording or folder. Captured decisions without a reported reward count as 0.
+        bundle: a policy of the task, whose spaces captured observations and actions belong to.
+        columns: that must be there.
+
     Raises:
-        UserError: the file is missing, damaged or no recording.
+        UserError: it is missing, damaged or no recording; a folder without a bundle; or a column is not there.
         MissingExtraError: pyarrow is not installed.
     """
-    columns = read_transitions(path).columns
-    order = np.lexsort((columns["t"], columns["episode_id"]))
-    episode = columns["episode_id"][order]
-    starts = np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]])
+    steps = read_steps(path, bundle=bundle)
     found: Columns = {}
-    for name in ("obs", "action"):
-        first = columns[name][order][starts]
-        parts = {name: first} if first.ndim == 1 else {f"{name}_{i}": part for i, part in enumerate(first.T)}
-        found |= parts
-    found["return"] = np.add.reduceat(columns["reward"][order].astype(np.float64), starts)
-    found["length"] = np.diff(np.r_[starts, len(episode)])
+    for name, column in (("obs", steps.observation), ("action", steps.action)):
+        first = column[steps.starts]
+        found |= {name: first} if first.ndim == 1 else {f"{name}_{i}": part for i, part in enumerate(first.T)}
+    found["return"], found["length"] = steps.totals(steps.reward), steps.lengths
+    if missing := [name for name in columns if name not in found]:
+        raise UserError(f"{path} has no column '{missing[0]}'; an episode has {', '.join(found)}")
     return Rows(found)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from policylab.agents.bundle import Bundle, load_bundle
-from policylab.envs.reward_model import RewardModel
 from policylab.errors import PolicylabError
 from policylab.experiments.report.text import counted
 from policylab.monitoring.alarms.measurement import Measurement, of_causes, of_data, of_quality
 from policylab.monitoring.causes.analysis import MIN_STEPS, DriftSettings, diagnose
-from policylab.monitoring.causes.divergence import MIN_BLOCKS, Correlation, blocks_of, divergence
-from policylab.monitoring.causes.learned_proxy import return_pairs
 from policylab.monitoring.causes.steps import read_steps
 from policylab.monitoring.ope.captured_log import only_endpoint
 from policylab.monitoring.outcomes import constraints, report
@@ -28,35 +23,20 @@ from policylab.monitoring.profiles.profile import Profile, profile_of
 from policylab.monitoring.quality import report as data_report
 from policylab.monitoring.quality.check import check
 from policylab.monitoring.quality.constraints import read_constraints, with_false_discovery_rate
+from policylab.monitoring.schedule.check_result import CheckResult
 from policylab.monitoring.schedule.cut import Part, cut
 from policylab.monitoring.schedule.monitor_file import (
+    AttributionCheck,
+    BiasCheck,
     Check,
     DataCheck,
     DivergenceCheck,
     MonitorConfig,
     QualityCheckSettings,
 )
+from policylab.monitoring.schedule.policy_checks import attribution_check, bias_check, divergence_check
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CheckResult:
-    """What one check found.
-
-    Attributes:
-        kind: of the check.
-        status: ``passed``, ``violations``, ``no data`` or ``failed``.
-        text: in words: the verdict, or why it failed.
-        measurements: numbers that alarms are about.
-        document: everything, as JSON.
-    """
-
-    kind: str
-    status: str
-    text: str
-    measurements: tuple[Measurement, ...]
-    document: dict[str, Any]
 
 
 def run_checks(config: MonitorConfig, *, start: datetime, end: datetime) -> list[CheckResult]:
@@ -105,36 +85,19 @@ def _run(settings: Check, window: Path, *, bundle: Bundle | None) -> CheckResult
         return _data(settings, window)
     if isinstance(settings, QualityCheckSettings):
         return _quality(settings, window, bundle=bundle)
+    assert bundle is not None  # a monitor file with one of the others names a policy
     if isinstance(settings, DivergenceCheck):
-        assert bundle is not None
-        return _divergence(settings, window, bundle=bundle)
+        return divergence_check(settings, window, bundle=bundle)
+    if isinstance(settings, AttributionCheck):
+        return attribution_check(settings, window, bundle=bundle)
+    if isinstance(settings, BiasCheck):
+        return bias_check(settings, window, bundle=bundle)
     baseline, now = (read_steps(path, bundle=bundle) for path in (settings.baseline, window))
     if len(now) < MIN_STEPS:
         return CheckResult("causes", "no data", f"{len(now)} steps; at least {MIN_STEPS} are needed", (), {})
     found = diagnose(baseline, now, settings=DriftSettings(false_alarm_rate=settings.false_alarm_rate))
     status = "violations" if found.drifted else "passed"
     return CheckResult("causes", status, found.verdict, tuple(of_causes(found)), dataclasses.asdict(found))
-
-
-def _divergence(settings: DivergenceCheck, window: Path, *, bundle: Bundle) -> CheckResult:
-    model = RewardModel.load(settings.proxy)
-    then, now = (
-        return_pairs(path, model, bundle=bundle, missing_reward=settings.missing_reward)
-        for path in (settings.baseline, window)
-    )
-    block, n_blocks = blocks_of(*now)
-    if n_blocks < MIN_BLOCKS:
-        text = f"{counted(len(now[0]), 'episodes')}; at least {MIN_BLOCKS} times {block} are needed"
-        return CheckResult("divergence", "no data", text, (), {})
-    sides = [Correlation.of(*pairs, side=side) for pairs, side in ((then, str(settings.baseline)), (now, "window"))]
-    found = divergence(sides[0], sides[1], false_alarm_rate=settings.false_alarm_rate)
-    measured = Measurement(
-        "divergence.correlation", found.window.value, found.p_value, found.diverged,
-        f"{found.verdict}: correlation {found.window.value:.4g} instead of {found.baseline.value:.4g}",
-    )  # fmt: skip
-    document = {**dataclasses.asdict(found), "z": found.z if math.isfinite(found.z) else None}
-    status = "violations" if found.diverged else "passed"
-    return CheckResult("divergence", status, found.verdict, (measured,), document)
 
 
 def _data(settings: DataCheck, window: Path) -> CheckResult:

@@ -160,8 +160,8 @@ def _losses(config: MonitorConfig, hosting: MonitorHosting) -> Iterator[str]:
             if check.columns:
                 yield "checks.data.columns: all columns are analysed"
         elif not isinstance(check, QualityCheckSettings):
-            what = "tell causes apart" if check.kind == "causes" else "know proxies of rewards"
-            yield f"checks.{check.kind}: SageMaker does not {what}; run `policylab monitor schedule` for it"
+            own = f"; Clarify's own is made by sagemaker.{check.kind}" if check.kind in ("attribution", "bias") else ""
+            yield f"checks.{check.kind}: SageMaker does not know it{own}; run `policylab monitor schedule` for it"
         elif hosting.quality is None:
             yield (
                 "checks.quality: SageMaker knows no returns; sagemaker.quality compares answers with ground truth "

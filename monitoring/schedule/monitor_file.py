@@ -30,6 +30,7 @@ from policylab.config import Settings, assign, read, validate
 from policylab.deployment.endpoint import Name
 from policylab.errors import UserError
 from policylab.monitoring.alarms.dispatch import AlarmSettings, Target
+from policylab.monitoring.bias.selection import Selection
 from policylab.monitoring.outcomes.measures import OutcomeSettings
 from policylab.monitoring.outcomes.period import offset
 from policylab.monitoring.schedule.cron import Cron
@@ -48,6 +49,9 @@ def _as_value_error(parse: Any) -> Any:
         return text
 
     return AfterValidator(checked)
+
+
+Chosen = Annotated[str, _as_value_error(lambda text: Selection.parse(text, option="this"))]
 
 
 class DataCheck(Settings):
@@ -102,7 +106,34 @@ class DivergenceCheck(Settings):
     )
 
 
-Check = Annotated[DataCheck | QualityCheckSettings | CauseCheck | DivergenceCheck, Field(discriminator="kind")]
+class AttributionCheck(Settings):
+    """`policylab monitor attribution` of the observations of episodes that began in a window."""
+
+    kind: Literal["attribution"]
+    baseline: Path = Field(description="recording, or captured traffic of another time, relative to the monitor file")
+    then: Path | None = Field(default=None, description="bundle of the baseline, if it was another policy")
+    late: Late = "PT0S"
+
+
+class BiasCheck(Settings):
+    """`policylab monitor bias --per-episode` of the episodes that began in a window."""
+
+    kind: Literal["bias"]
+    baseline: Path = Field(description="folder of `policylab monitor bias --out`, relative to the monitor file")
+    facet: Chosen = Field(description="the disfavoured facet, of obs, action, return or length: such as obs_0>0.5")
+    label: Chosen = Field(description="the positive outcome, such as return>0")
+    prediction: Chosen | None = Field(default=None, description="the positive prediction, such as action=1")
+    group: str | None = Field(default=None, description="column of groups for conditional disparity")
+    false_alarm_rate: Rate = Field(
+        default=0.003, description="of all metrics, without any drift, beside a baseline of many more episodes"
+    )
+    late: Late = "PT0S"
+
+
+Check = Annotated[
+    DataCheck | QualityCheckSettings | CauseCheck | DivergenceCheck | AttributionCheck | BiasCheck,
+    Field(discriminator="kind"),
+]
 
 
 class MonitorConfig(Settings):
@@ -130,7 +161,7 @@ class MonitorConfig(Settings):
         kinds = [check.kind for check in self.checks]
         if len(set(kinds)) < len(kinds):
             raise ValueError("a monitor has at most one check of each kind; give others monitors of their own")
-        needing = [kind for kind in kinds if kind in ("causes", "divergence")]
+        needing = [kind for kind in kinds if kind not in ("data", "quality")]
         if needing and self.policy is None:
             raise ValueError(f"{' and '.join(needing)} need the policy, to read captured traffic")
         names = [alarm.name for alarm in self.alarms]

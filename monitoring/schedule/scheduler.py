@@ -20,7 +20,8 @@ from policylab.errors import RunDirectoryError
 from policylab.files import locked, read_json, write_atomic
 from policylab.monitoring.alarms.alarm import Verdict
 from policylab.monitoring.alarms.dispatch import dispatch, raised
-from policylab.monitoring.schedule.checks import CheckResult, endpoint_of, run_checks
+from policylab.monitoring.schedule.check_result import CheckResult
+from policylab.monitoring.schedule.checks import endpoint_of, run_checks
 from policylab.monitoring.schedule.cron import Cron
 from policylab.monitoring.schedule.monitor_file import MonitorConfig
 

@@ -72,6 +72,8 @@ def check(arguments: argparse.Namespace) -> int:
 
 def bias(arguments: argparse.Namespace) -> int:
     """Measure the bias of a data set; exit code 1 if it has drifted from a baseline."""
+    from policylab.agents.bundle import load_bundle
+    from policylab.errors import UserError
     from policylab.monitoring.bias.analysis import Question, analyse, analysis_document, baseline_values, violations
     from policylab.monitoring.bias.rows import episode_rows, read_rows
     from policylab.monitoring.bias.selection import Selection
@@ -83,7 +85,13 @@ def bias(arguments: argparse.Namespace) -> int:
         arguments.group,
     )
     path = Path(arguments.data)
-    rows = episode_rows(path) if arguments.per_episode else read_rows(path, columns=question.columns, optional=True)
+    if arguments.per_episode:
+        bundle = load_bundle(Path(arguments.policy)) if arguments.policy else None
+        rows = episode_rows(path, bundle=bundle, columns=question.columns)
+    elif arguments.policy:
+        raise UserError("--policy reads captured traffic episode by episode; add --per-episode")
+    else:
+        rows = read_rows(path, columns=question.columns, optional=True)
     found = analyse(rows, question, level=_share(arguments.level, option="--level"))
     broken = violations(found, baseline_values(Path(arguments.baseline), question)) if arguments.baseline else []
     document = analysis_document(found)

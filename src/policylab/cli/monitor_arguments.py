@@ -178,8 +178,9 @@ def _bias_arguments(bias: argparse.ArgumentParser) -> None:
     bias.add_argument("--group", metavar="COLUMN", help="groups for conditional disparity")
     bias.add_argument(
         "--per-episode", action="store_true",
-        help="one row per episode of a recording: obs of its first step, action, return, length",
+        help="one row per episode of a recording or of captured traffic: obs of its first step, action, return, length",
     )  # fmt: skip
+    bias.add_argument("--policy", metavar="BUNDLE", help="a policy of the task, to read captured traffic")
     bias.add_argument("--baseline", metavar="FILE", help="analysis.json to compare with; exit code 1 on drift")
     bias.add_argument("--out", metavar="DIR", help="folder for analysis.json and constraint_violations.json")
     bias.add_argument("--level", type=float, default=0.95, help="confidence of the intervals (default: 0.95)")
