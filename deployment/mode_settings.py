@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from policylab.config import Settings
 from policylab.launchers.sagemaker.settings import S3Uri
+
+TopicArn = Annotated[
+    str, Field(max_length=2048, pattern=r"^arn:aws[a-z\-]*:sns:[a-z0-9\-]*:[0-9]{12}:[a-zA-Z0-9_.\-]{1,240}$")
+]
+NotifiedTopic = Literal["SUCCESS_NOTIFICATION_TOPIC", "ERROR_NOTIFICATION_TOPIC"]
 
 VARIANT = "AllTraffic"
 """The one variant of an endpoint of many models, under the name that SageMaker's own tools give it."""
@@ -45,6 +51,13 @@ class AsynchronousSettings(Settings):
     folder: Path = Field(description="of all locations and of the queue, relative to the endpoint file")
     output: S3Uri | None = Field(default=None, description="prefix of answers; default: s3://NAME/output")
     failures: S3Uri | None = Field(default=None, description="prefix of failures; default: s3://NAME/failures")
+    success_topic: TopicArn | None = Field(
+        default=None, description="of notifications of answers, an SNS topic; here the file FOLDER/.topics/NAME.jsonl"
+    )
+    error_topic: TopicArn | None = Field(default=None, description="the same of failures")
+    include_response_in: tuple[NotifiedTopic, ...] = Field(
+        default=(), max_length=2, description="topics whose messages hold the response, if it is at most 128 KB"
+    )
     max_concurrent: int = Field(default=4, ge=1, le=1000, description="invocations at the same time")
     max_waiting: int = Field(default=100_000, ge=1, le=10_000_000, description="invocations in the queue; more get 503")
     input_bytes: int = Field(default=2**30, ge=1, le=2**30, description="largest input, also after decompression")

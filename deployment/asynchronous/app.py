@@ -3,6 +3,7 @@
 | file | what |
 |---|---|
 | FOLDER/BUCKET/KEY | the location s3://BUCKET/KEY |
+| FOLDER/.topics/NAME.jsonl | what was told to a topic |
 | FOLDER/.queue/NAME/ | the queue, its lock, and the secret that makes decisions repeatable |
 """
 
@@ -13,6 +14,7 @@ import contextlib
 import time
 from pathlib import Path
 
+from policylab.deployment.asynchronous.notifications import Topics
 from policylab.deployment.asynchronous.queue import AsyncQueue
 from policylab.deployment.asynchronous.requests import MAX_INLINE, accepted, invocation_of
 from policylab.deployment.asynchronous.runner import AsyncRunner, counts_as_metrics
@@ -60,6 +62,7 @@ class RunningAsync:
                 answered=Invocations(self.endpoint.server, max_body=self.settings.input_bytes).answer_now,
                 n_threads=self.settings.max_concurrent,
                 max_bytes=self.settings.input_bytes,
+                topics=Topics(config.name, self.settings),
             )
             self._runner.start()
             stack.callback(self._runner.stop)

@@ -23,7 +23,7 @@ from policylab.errors import StorageError, UserError
 MAX_ATTEMPTS = 3
 KEEP_S = 21_600.0
 """How long the end of an invocation is remembered, so that a repeated request finds it."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _TABLE = """
 CREATE TABLE IF NOT EXISTS invocations (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS invocations (
     failure TEXT NOT NULL,
     expires REAL NOT NULL,
     timeout_s REAL NOT NULL,
+    received REAL NOT NULL DEFAULT 0,
     state TEXT NOT NULL DEFAULT 'waiting',
     attempts INTEGER NOT NULL DEFAULT 0,
     ended REAL
@@ -61,6 +62,7 @@ class Invocation:
         failure: location of the failure.
         expires: when it is too late to begin, in seconds since 1970.
         timeout_s: how long it may take.
+        received: when it came, in seconds since 1970.
         number: its place in the queue, once it has one.
         attempts: how often it was begun.
     """
@@ -74,6 +76,7 @@ class Invocation:
     failure: str
     expires: float
     timeout_s: float
+    received: float = 0.0
     number: int = 0
     attempts: int = 0
 
@@ -108,9 +111,11 @@ class AsyncQueue:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA_VERSION):
+            if version not in (0, 1, SCHEMA_VERSION):
                 raise UserError(f"{path} is a queue of another version of policylab; let that one finish it")
             self._connection.executescript(_TABLE)
+            if version == 1:
+                self._connection.execute("ALTER TABLE invocations ADD COLUMN received REAL NOT NULL DEFAULT 0")
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._connection.execute("UPDATE invocations SET state = 'waiting' WHERE state = 'running'")
 

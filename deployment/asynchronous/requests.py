@@ -64,6 +64,7 @@ def invocation_of(headers: wire.Headers, body: bytes, *, output: str, failures: 
         failure=f"{failures.rstrip('/')}/{stem}-error.out",
         expires=now + _number(headers, b"requestttlseconds", bounds=(60, 21_600), default=21_600),
         timeout_s=_number(headers, b"invocationtimeoutseconds", bounds=(1, 3600), default=900),
+        received=now,
     )
 
 

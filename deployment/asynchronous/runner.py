@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from policylab.deployment.asynchronous.notifications import Topics
 from policylab.deployment.asynchronous.queue import MAX_ATTEMPTS, AsyncQueue, Invocation
 from policylab.deployment.decision import Refusal
 from policylab.deployment.http import wire
@@ -35,6 +36,7 @@ class AsyncRunner:
         answered: returns the response to the headers and the body of an invocation; called on several threads.
         n_threads: invocations at the same time.
         max_bytes: of one input.
+        topics: are told of every end; default: nobody is.
         wall_clock: seconds since 1970.
     """
 
@@ -46,12 +48,14 @@ class AsyncRunner:
         answered: Answered,
         n_threads: int,
         max_bytes: int,
+        topics: Topics | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
         self._store = FolderStore(folder)
         self._answered = answered
         self._max_bytes = max_bytes
+        self._topics = topics
         self._wall_clock = wall_clock
         self._stopped = threading.Event()
         self._threads = [
@@ -89,11 +93,8 @@ class AsyncRunner:
             StorageError: its end cannot be noted.
         """
         try:
-            refusal = self._too_late(invocation)
-            if refusal is None:
-                refusal = self._decide(invocation)
-            if refusal is not None:
-                self._store.put_bytes(_failure(refusal, invocation), invocation.failure)
+            found = self._too_late(invocation) or self._decide(invocation)
+            self._write(invocation, found)
         except StorageError:
             logger.exception("the end of invocation '%s' cannot be written", invocation.inference_id)
             if invocation.attempts < MAX_ATTEMPTS:
@@ -102,7 +103,7 @@ class AsyncRunner:
             else:
                 self._queue.finish(invocation, "failed", now=self._wall_clock())
             return
-        self._queue.finish(invocation, "done" if refusal is None else "failed", now=self._wall_clock())
+        self._queue.finish(invocation, "failed" if isinstance(found, Refusal) else "done", now=self._wall_clock())
 
     def _too_late(self, invocation: Invocation) -> Refusal | None:
         if self._wall_clock() > invocation.expires:
@@ -111,8 +112,17 @@ class AsyncRunner:
             return Refusal(f"the server ended {MAX_ATTEMPTS} times while it was executed", kind="failed")
         return None
 
-    def _decide(self, invocation: Invocation) -> Refusal | None:
-        """Write the answer; return why there is none."""
+    def _write(self, invocation: Invocation, found: bytes | Refusal) -> None:
+        """Write an answer or a failure to its location, and tell of it."""
+        failed = isinstance(found, Refusal)
+        content = _failure(found, invocation) if isinstance(found, Refusal) else found
+        self._store.put_bytes(content, invocation.failure if failed else invocation.output)
+        if self._topics is not None:
+            failure = str(found) if failed else None
+            self._topics.tell(invocation, content, failure=failure, now=self._wall_clock())
+
+    def _decide(self, invocation: Invocation) -> bytes | Refusal:
+        """Return the answer, or why there is none."""
         begun = time.monotonic()
         headers = {name.encode(): value.encode("latin-1") for name, value in invocation.headers.items()}
         headers[wire.INFERENCE_ID] = invocation.inference_id.encode()
@@ -125,8 +135,7 @@ class AsyncRunner:
             return Refusal("the server failed; its log says why", kind="failed")
         if time.monotonic() - begun > invocation.timeout_s:
             return Refusal(f"the invocation took more than {invocation.timeout_s:g} s", kind="late")
-        self._store.put_bytes(content, invocation.output)
-        return None
+        return content
 
     def _input(self, invocation: Invocation) -> bytes:
         if invocation.input is None:

@@ -98,6 +98,8 @@ def _asynchronous(config: EndpointConfig, hosting: HostingSettings) -> dict[str,
     topics = {"SuccessTopic": settings.success_topic, "ErrorTopic": settings.error_topic}
     if any(topics.values()):
         output["NotificationConfig"] = {name: topic for name, topic in topics.items() if topic}
+        if settings.include_response_in:
+            output["NotificationConfig"]["IncludeInferenceResponseIn"] = [*settings.include_response_in]
     request: dict[str, Any] = {"OutputConfig": output}
     if settings.max_concurrent_per_instance is not None:
         request["ClientConfig"] = {"MaxConcurrentInvocationsPerInstance": settings.max_concurrent_per_instance}

@@ -143,7 +143,12 @@ def _as_hosted(config: EndpointConfig, hosting: HostingSettings) -> tuple[Endpoi
     if config.asynchronous is not None and hosting.asynchronous is None:
         settings = config.asynchronous
         same = AsynchronousHosting(
-            max_concurrent_per_instance=settings.max_concurrent, output=settings.output, failures=settings.failures
+            max_concurrent_per_instance=settings.max_concurrent,
+            output=settings.output,
+            failures=settings.failures,
+            success_topic=settings.success_topic,
+            error_topic=settings.error_topic,
+            include_response_in=settings.include_response_in,
         )
         hosting = hosting.model_copy(update={"asynchronous": same})
     if config.autoscaling is not None and hosting.autoscaling is None:

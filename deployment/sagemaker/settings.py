@@ -10,12 +10,12 @@ from typing import Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from policylab.config import Settings
+from policylab.deployment.mode_settings import NotifiedTopic, TopicArn
 from policylab.deployment.scaling_settings import Autoscaling
 from policylab.launchers.sagemaker.settings import S3Uri, Vpc
 
 DEFAULT_INSTANCE = "ml.m5.large"
 SERVERLESS_MEMORY_MB = (1024, 2048, 3072, 4096, 5120, 6144)
-TopicArn = str
 
 
 class Instances(Settings):
@@ -47,6 +47,9 @@ class AsynchronousHosting(Settings):
     failures: S3Uri | None = Field(default=None, description="default: S3_PREFIX/async/NAME/failures")
     success_topic: TopicArn | None = Field(default=None, description="ARN of an SNS topic")
     error_topic: TopicArn | None = Field(default=None, description="ARN of an SNS topic")
+    include_response_in: tuple[NotifiedTopic, ...] = Field(
+        default=(), max_length=2, description="topics whose messages hold the response, if it is at most 128 KB"
+    )
 
 
 class TransformSettings(Settings):

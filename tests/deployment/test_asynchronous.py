@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,9 @@ from policylab.deployment.asynchronous.queue import MAX_ATTEMPTS, AsyncQueue, In
 from policylab.deployment.asynchronous.requests import invocation_of
 from policylab.deployment.asynchronous.runner import AsyncRunner
 from policylab.deployment.decision import Refusal
-from policylab.deployment.endpoint import EndpointConfig
+from policylab.deployment.endpoint import EndpointConfig, load_endpoint
+from policylab.errors import ConfigError
+from policylab.files import read_lines
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")
@@ -75,6 +81,69 @@ def client_of(server: ServerProcess) -> Any:
     boto3 = pytest.importorskip("boto3")
     return boto3.client("sagemaker-runtime", endpoint_url=server.url, region_name="us-east-1",
                         aws_access_key_id="unused", aws_secret_access_key="unused")  # fmt: skip
+
+
+def test_topics_are_told_of_answers_and_failures(bundles: dict[str, Path], tmp_path: Path) -> None:
+    topic = "arn:aws:sns:eu-west-1:123456789012:lake-{}"
+    topics = {"success_topic": topic.format("done"), "error_topic": topic.format("failed")}
+    file = lake(tmp_path, bundles["soft"], **topics, include_response_in=["ERROR_NOTIFICATION_TOPIC"])
+    with running(file) as found:
+        client = client_of(found)
+        taken = {}
+        for name, body in (("good", b'{"observation": 3}'), ("bad", b'{"observation": 99}')):
+            place = placed(tmp_path / "s3", f"s3://inputs/{name}.json", body)
+            taken[name] = client.invoke_endpoint_async(
+                EndpointName="lake", InputLocation=place, ContentType="application/json", InferenceId=name
+            )
+        files = [tmp_path / "s3" / ".topics" / f"lake-{end}.jsonl" for end in ("done", "failed")]
+        until(lambda: all(path.exists() for path in files))
+        assert found.stop() == 0
+    done, failed = (read_lines(path) for path in files)
+    assert len(done) == len(failed) == 1
+    assert abs(datetime.fromisoformat(done[0].pop("eventTime")).timestamp() - time.time()) < 60.0
+    assert abs(datetime.fromisoformat(done[0].pop("receivedTime")).timestamp() - time.time()) < 60.0
+    asked = {"contentType": "application/json", "endpointName": "lake", "inputLocation": "s3://inputs/good.json"}
+    assert done == [
+        {
+            "awsRegion": "eu-west-1",
+            "invocationStatus": "Completed",
+            "requestParameters": asked,
+            "responseParameters": {
+                "contentType": "application/json",
+                "outputLocation": taken["good"]["OutputLocation"],
+            },
+            "inferenceId": "good",
+            "eventVersion": "1.0",
+            "eventSource": "aws:sagemaker",
+            "eventName": "InferenceResult",
+        }
+    ]
+    assert (failed[0]["invocationStatus"], failed[0]["inferenceId"]) == ("Failed", "bad")
+    assert failed[0]["failureReason"] == "99 is not a whole number from 0 to 15"
+    written = file_at(tmp_path / "s3", taken["bad"]["FailureLocation"]).read_bytes()
+    assert base64.b64decode(failed[0]["responseBody"]["content"]) == written
+
+
+def test_a_queue_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "queue.sqlite"
+    headers = {b"x-amzn-sagemaker-inference-id": b"old"}
+    queue = AsyncQueue(path, max_waiting=9)
+    queue.add(invocation_of(headers, b"3", output="s3://out", failures="s3://out", now=time.time()), now=time.time())
+    queue.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:  # as it was before notifications
+        connection.execute("ALTER TABLE invocations DROP COLUMN received")
+        connection.execute("PRAGMA user_version = 1")
+    queue = AsyncQueue(path, max_waiting=9)
+    found = queue.take()
+    queue.close()
+    assert found is not None
+    assert (found.inference_id, found.received) == ("old", 0.0)
+
+
+def test_a_topic_is_the_arn_of_one(bundles: dict[str, Path], tmp_path: Path) -> None:
+    for topic in ("done", "arn:aws:sns:eu-west-1:123456789012:../done", "arn:aws:sqs:eu-west-1:123456789012:done"):
+        with pytest.raises(ConfigError, match=r"asynchronous\.success_topic"):
+            load_endpoint(lake(tmp_path, bundles["soft"], success_topic=topic))
 
 
 def test_boto3_gets_its_answer_at_the_location(client: Any, folder: Path) -> None:

@@ -272,6 +272,18 @@ def test_an_asynchronous_endpoint_answers_in_s3_and_scales_to_nothing(write):
     assert tracking["CustomizedMetricSpecification"]["MetricName"] == "ApproximateBacklogSizePerInstance"
 
 
+def test_topics_of_the_queue_here_are_those_of_sagemaker(write):
+    topics = {f"{kind}_topic": f"arn:aws:sns:eu-west-1:123456789012:{kind}" for kind in ("success", "error")}
+    included = ["ERROR_NOTIFICATION_TOPIC"]
+    plan = plan_of(write(asynchronous={"folder": "s3", **topics, "include_response_in": included}, shadows=[]))
+    assert plan.findings == ()
+    assert plan.configuration["AsyncInferenceConfig"]["OutputConfig"]["NotificationConfig"] == {
+        "SuccessTopic": topics["success_topic"],
+        "ErrorTopic": topics["error_topic"],
+        "IncludeInferenceResponseIn": included,
+    }
+
+
 def test_the_target_of_ray_serve_is_one_of_sagemaker_too(write):
     scaling = {"max_capacity": 3, "concurrent_requests": 8, "scale_in_cooldown_s": 120}
     plan = plan_of(write(autoscaling=scaling))
