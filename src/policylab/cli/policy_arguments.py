@@ -8,10 +8,10 @@ from collections.abc import Callable
 HOW = ["table", "graph", "int8", "prune", "distill-network", "distill-tree"]
 
 
-def add_policy(command: Callable[..., argparse.ArgumentParser], *, parser_class: type[argparse.ArgumentParser]) -> None:
+def add_policy(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add ``policylab policy`` with its commands."""
     policy = command("policy", call="policy:", text="make a policy smaller and faster, or take it to a device")
-    commands = policy.add_subparsers(metavar="COMMAND", required=True, parser_class=parser_class)
+    commands = policy.add_subparsers(metavar="COMMAND", required=True)
 
     def added(name: str, *, text: str) -> argparse.ArgumentParser:
         parser = commands.add_parser(name, help=text, description=text)
