@@ -14,6 +14,7 @@ from policylab.config import Settings
 from policylab.deployment.endpoint import load_endpoint
 from policylab.deployment.http.client import EndpointClient
 from policylab.files import storage_errors
+from policylab.monitoring.alarms.alarm import Verdict
 
 
 class RollBack(Settings):
@@ -26,7 +27,7 @@ class RollBack(Settings):
         default=None, description="endpoint file to update to where no update is under way, relative to this file"
     )
 
-    def act(self) -> str:
+    def act(self, verdict: Verdict) -> str:
         """Do it; return what was done.
 
         Raises:
@@ -57,7 +58,7 @@ class Retrain(Settings):
     def _warm(self) -> list[str]:
         return ["--set", f"search.warm_start.parents=['{self.warm_start}']"]
 
-    def act(self) -> str:
+    def act(self, verdict: Verdict) -> str:
         """Start it; return what was started. Its output is in a log beside the run directories.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from typing import Annotated
@@ -17,6 +18,7 @@ from policylab.monitoring.alarms.alarm import Alarm, Verdict
 from policylab.monitoring.alarms.cloudwatch import CloudWatch
 from policylab.monitoring.alarms.measurement import Measurement
 from policylab.monitoring.alarms.mlflow_tags import MlflowTags
+from policylab.monitoring.alarms.queue_labels import QueueLabels
 from policylab.monitoring.alarms.targets import AlarmFile, PrometheusFile, Terminal
 from policylab.monitoring.alarms.thresholds import FromBaseline, Threshold
 from policylab.monitoring.alarms.webhook import Webhook
@@ -25,7 +27,7 @@ logger = logging.getLogger(__name__)
 Target = Annotated[
     Terminal | AlarmFile | PrometheusFile | Webhook | CloudWatch | MlflowTags, Field(discriminator="kind")
 ]
-Action = Annotated[RollBack | Retrain, Field(discriminator="kind")]
+Action = Annotated[RollBack | Retrain | QueueLabels, Field(discriminator="kind")]
 
 
 class AlarmSettings(Settings):
@@ -72,7 +74,10 @@ def dispatch(
     begun = {alarm.name for alarm in verdict.alarms if alarm.begins}
     for settings in alarms if act else ():
         if settings.name in begun:
-            done += [_tried(f"{settings.name}: {action.kind}", action.act) for action in settings.actions]
+            done += [
+                _tried(f"{settings.name}: {action.kind}", functools.partial(action.act, verdict))
+                for action in settings.actions
+            ]
     names = [settings.name for settings in alarms]
     for target in targets:
         done.append(_tried(target.kind, lambda target=target: _tell(target, verdict, names=names)))

@@ -41,9 +41,7 @@ class DriftSettings(Settings):
     """When a layer has drifted."""
 
     false_alarm_rate: float = Field(0.003, gt=0.0, lt=1.0, description="of all layers together, without any drift")
-    effect_threshold: float = Field(
-        0.1, ge=0.0, description="least effect that matters: a distance of distributions, 0 to 1"
-    )
+    effect_threshold: float = Field(0.1, ge=0.0, description="least effect that matters: 0 for equal distributions")
     unseen_threshold: float = Field(0.01, ge=0.0, le=1.0, description="share of unseen observations that matters")
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from policylab.envs.reward_model import RewardModel
 from policylab.errors import UserError
-from policylab.monitoring.labels.preference_model import differences, preference
-from policylab.monitoring.labels.segments import Segments
+from policylab.monitoring.labels.preference_model import PreferenceSettings, differences, preference, without_labels
+from policylab.monitoring.labels.segments import Segments, parts_of
+from policylab.seeding import generator
 
 CANDIDATES_PER_PAIR = 10
 MAX_USES = 5
@@ -55,3 +56,24 @@ def choose(model: RewardModel, segments: Segments, *, n_pairs: int, rng: np.rand
             uses[first], uses[second] = uses.get(first, 0) + 1, uses.get(second, 0) + 1
     # In no order: what people have labelled at any moment must be like what they have not.
     return rng.permutation(np.array(found, dtype=np.int64).reshape(-1, 2))
+
+
+def select(
+    segments: Segments, model: RewardModel | None = None, *, n_pairs: int, seed: int, name: int | str
+) -> NDArray[np.int64]:
+    """Return the pairs of segments that people should compare, shape (n, 2).
+
+    Args:
+        segments: at least two different ones.
+        model: whose disagreement counts; None takes random ones.
+        n_pairs: how many are wanted.
+        seed: root of what is drawn.
+        name: of the segments among others of the same seed.
+
+    Raises:
+        UserError: there are too few segments, or none is wanted.
+    """
+    if model is None:
+        parts = parts_of(segments.about, ("observation", "action"))
+        model = without_labels(segments, parts=parts, settings=PreferenceSettings(seed=seed))
+    return choose(model, segments, n_pairs=n_pairs, rng=generator(seed, "candidates", name))

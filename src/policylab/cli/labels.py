@@ -18,24 +18,17 @@ def select(arguments: argparse.Namespace) -> int:
     """Choose pairs of segments and store them."""
     from policylab.agents.bundle import load_bundle
     from policylab.envs.reward_model import RewardModel
-    from policylab.monitoring.labels.preference_model import PreferenceSettings, without_labels
-    from policylab.monitoring.labels.segments import cut, parts_of
-    from policylab.monitoring.labels.selection import choose
+    from policylab.monitoring.labels.segments import cut
+    from policylab.monitoring.labels.selection import select as choose
     from policylab.monitoring.labels.store import LabelFolder
-    from policylab.seeding import generator
 
     folder = LabelFolder(Path(arguments.labels))
     bundle = load_bundle(Path(arguments.policy)) if arguments.policy else None
     chosen = []
     for number, data in enumerate(arguments.data):
         segments = cut(Path(data), length=arguments.segment_steps, bundle=bundle if Path(data).is_dir() else None)
-        if arguments.model:
-            model = RewardModel.load(Path(arguments.model))
-        else:
-            parts = parts_of(segments.about, ("observation", "action"))
-            model = without_labels(segments, parts=parts, settings=PreferenceSettings(seed=arguments.seed))
-        rng = generator(arguments.seed, "candidates", number)
-        pairs = choose(model, segments, n_pairs=arguments.pairs, rng=rng)
+        model = RewardModel.load(Path(arguments.model)) if arguments.model else None
+        pairs = choose(segments, model, n_pairs=arguments.pairs, seed=arguments.seed, name=number)
         chosen.append((data, segments, pairs))
     found = []
     for data, segments, pairs in chosen:
