@@ -45,6 +45,8 @@ def rule_findings(request: View) -> Iterator[Finding]:
 
 def _algorithm(request: View) -> Iterator[Finding]:
     algorithm = request["AlgorithmSpecification"]
+    if not algorithm.given and not request["ServerlessJobConfig"].given:
+        yield algorithm.found("a job needs a container", "give TrainingImage and TrainingInputMode", value="nothing")
     yield from one_of(algorithm, ("TrainingImage", "AlgorithmName"))
     metrics = algorithm["MetricDefinitions"]
     names = Counter(metric["Name"].text for metric in metrics.items())

@@ -156,6 +156,7 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("groups and a type", with_("ResourceConfig/InstanceType", "ml.m5.large", **VARIANTS["groups"]), "takes the place"),
     ("no machines", with_("ResourceConfig", {"VolumeSizeInGB": 1}), "a job needs machines"),
+    ("no container", with_("AlgorithmSpecification", None), "a job needs a container"),
     (
         "preferences and spot",
         with_("ResourceConfig/InstancePreferences", [{"InstanceType": "ml.m5.large"}], **VARIANTS["spot"]),
