@@ -79,6 +79,10 @@ class OnnxPolicy(DistributionPolicy):
                 f"'{settings.distribution.kind}', got {str(outputs)[:60]}"
             )
 
+    def __reduce__(self) -> tuple[type[Self], tuple[bytes, OnnxSettings]]:
+        """Travel to another process of a cluster as the model, which is opened there again."""
+        return type(self), (self.model, self.settings)
+
     @property
     def entries(self) -> Mapping[str, Entry]:
         """For each input of the graph: the keys that lead to its part of an observation, its type and its shape."""

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -35,6 +35,11 @@ class Evaluation:
 
     value: float
     episode_returns: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, returns: Sequence[float]) -> Self:
+        """Return the evaluation by the returns of episodes, at least one."""
+        return cls(math.fsum(returns) / len(returns), tuple(returns))
 
 
 @runtime_checkable
@@ -204,15 +209,17 @@ class RolloutEvaluator:
 
     def __call__(self, policy: Policy | Baseline, *, episodes: int, stochastic: bool = False) -> Evaluation:
         """Return the mean over ``episodes`` episodes, with their returns."""
-        streams = [generator(self._seed, "episode", i) for i in range(episodes)]
-        if isinstance(policy, Batching):
-            while len(self._envs) < min(episodes, MAX_SIDE_BY_SIDE):
-                self._envs.append(make_env(self._settings))
-            actions = generator(self._seed, "actions") if stochastic else None
-            returns = play_episodes(self._envs, policy, streams=streams, actions=actions)
-        else:
-            returns = [self._play(policy, i, rng=rng) for i, rng in enumerate(streams)]
-        return Evaluation(math.fsum(returns) / episodes, tuple(returns))
+        return Evaluation.of(self.play(policy, numbers=range(episodes), stochastic=stochastic))
+
+    def play(self, policy: Policy | Baseline, *, numbers: Sequence[int], stochastic: bool = False) -> list[float]:
+        """Return the returns of the episodes of these numbers; greedy ones do not depend on which others are played."""
+        streams = [generator(self._seed, "episode", i) for i in numbers]
+        if not isinstance(policy, Batching):
+            return [self._play(policy, i, rng=rng) for i, rng in zip(numbers, streams, strict=True)]
+        while len(self._envs) < min(len(streams), MAX_SIDE_BY_SIDE):
+            self._envs.append(make_env(self._settings))
+        actions = generator(self._seed, "actions") if stochastic else None
+        return play_episodes(self._envs, policy, streams=streams, actions=actions)
 
     def _play(self, rule: Baseline, i: int, *, rng: np.random.Generator) -> float:
         acting = generator(self._seed, "random actions", i) if isinstance(rule, Uniform) else None
@@ -329,4 +336,6 @@ def make_evaluator(env: EnvSettings, policy: Policy, *, kind: str, seed: int) ->
     Raises:
         EnvironmentRuleError: ``exact`` was asked for and the environment or policy has no table.
     """
-    return exact_evaluator(env, lambda: policy, kind=kind) or RolloutEvaluator(env, seed=seed)
+    from policylab.experiments.remote_evaluation import rollouts  # it builds on this module
+
+    return exact_evaluator(env, lambda: policy, kind=kind) or rollouts(env, seed=seed)

@@ -47,6 +47,10 @@ def dry_run(settings: SageMakerSettings, specs: Sequence[RunSpec], *, out: Path)
     if settings.max_cost_usd is not None and price["most"] > settings.max_cost_usd >= price["most_per_job"]:
         rule = f"the jobs may cost up to {price['most']:.2f}; when it is reached no further one is sent"
         findings.append(Finding("launcher.max_cost_usd", rule, settings.max_cost_usd, "raise it, or resume", "warning"))
+    if settings.region not in (None, prices.region):
+        rule = f"its prices are those of {prices.region}, and the jobs run in {settings.region}"
+        remedy = "give a table of your own"
+        findings.append(Finding("launcher.price_table", rule, settings.price_table, remedy, "warning"))
     return {
         "requests": [shown(request) for request in requests],
         "added_when_sent": [RESUME, TRACKING],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import hashlib
 import json
@@ -152,6 +153,11 @@ def test_a_policy_rebuilt_from_its_parts_is_the_same() -> None:
     config = json.loads(json.dumps(one.config(), allow_nan=False))
     again = policy_from("onnx", config, arrays=one.arrays(), files=one.files())
     assert np.array_equal(again.act_batch(BATCH), one.act_batch(BATCH))
+
+
+def test_a_policy_travels_to_another_process_of_a_cluster() -> None:
+    one = policy(DISTRIBUTIONS["squashed"])
+    assert np.array_equal(copy.deepcopy(one).act_batch(BATCH), one.act_batch(BATCH))
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,12 @@ def test_a_price_table_of_ones_own(project, capsys):
     assert (price["currency"], price["most_per_job"]) == ("EUR", pytest.approx(10.0))
 
 
+def test_prices_of_another_region_are_a_warning(capsys):
+    words = "launcher.price_table: its prices are those of us-east-1, and the jobs run in eu-west-1"
+    assert words in dry_run(capsys, "--set", "launcher.region=eu-west-1").err
+    assert "its prices" not in dry_run(capsys, "--set", "launcher.region=us-east-1").err
+
+
 def test_what_the_cap_does_not_let_through_is_told(capsys):
     def told(*settings, code):
         return dry_run(capsys, *(part for one in settings for part in ("--set", one)), code=code).err

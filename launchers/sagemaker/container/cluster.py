@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any, Self
 
+from policylab.errors import did_you_mean
 from policylab.launchers.sagemaker.container.control import HeadControl
 from policylab.launchers.sagemaker.container.failure import ExitCode, JobFailure
 from policylab.launchers.sagemaker.container.joining import Inbox, check_ray, next_event, own_address
@@ -18,8 +19,6 @@ DISMISS_S = 5.0
 
 COMING_S = 15.0
 """Time that hosts which have not joined yet get to come and hear it, when the job ends before all are there."""
-
-ROLLOUT = "rollout"
 
 logger = logging.getLogger(__name__)
 
@@ -113,20 +112,29 @@ class Cluster:
         return ": ".join(parts)
 
     def _placement(self) -> dict[str, str]:
-        """Tell where RLlib's actors go: learners to the head's group, env runners to that of the rollouts.
+        """Tell where work goes: learners to the head's group, env runners and evaluations to those that are for them.
 
-        Without such a group env runners go anywhere; of a homogeneous job that is its one group.
+        Without such groups env runners go anywhere, a homogeneous job's to its one group, and the head evaluates.
         """
         groups = self._hosts.groups
-        runner = self._settings.rollout_group or (next(iter(groups)) if len(groups) == 1 else ROLLOUT)
-        if self._settings.rollout_group not in (None, *groups):
+        runner = self._group("rollout") or (next(iter(groups)) if len(groups) == 1 else None)
+        chosen = {
+            "LEARNER": self._hosts.group_of(self._hosts.head),
+            "RUNNER": runner,
+            "EVALUATION": self._group("evaluation"),
+        }
+        return {f"POLICYLAB_{work}_RESOURCE": f"group_{group}" for work, group in chosen.items() if group is not None}
+
+    def _group(self, work: str) -> str | None:
+        """Return the group for some work: as set, else the one named after it, if there is one."""
+        groups, name = self._hosts.groups, getattr(self._settings, f"{work}_group")
+        if name is not None and name not in groups:
             raise JobFailure(
-                f"POLICYLAB_ROLLOUT_GROUP={runner}: no such group (groups: {', '.join(groups)})",
+                f"POLICYLAB_{work.upper()}_GROUP={name}: no such group{did_you_mean(name, groups)} "
+                f"(groups: {', '.join(groups)})",
                 code=ExitCode.BAD_INPUT,
             )
-        learner = self._hosts.group_of(self._hosts.head)
-        placed = {"POLICYLAB_RUNNER_RESOURCE": f"group_{runner}"} if runner in groups else {}
-        return {"POLICYLAB_LEARNER_RESOURCE": f"group_{learner}", **placed}
+        return name or (work if work in groups else None)
 
     def ended_with(self, code: ExitCode) -> None:
         """Remember what the other hosts will be told."""

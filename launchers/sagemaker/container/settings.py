@@ -25,6 +25,9 @@ class ContainerSettings(Settings):
     rollout_group: str | None = Field(
         default=None, description="group that RLlib's env runners are placed on; default: `rollout`, if there is one"
     )
+    evaluation_group: str | None = Field(
+        default=None, description="group that plays the episodes of evaluations; default: `evaluation`, if there is one"
+    )
     ray_port: int = Field(default=6379, ge=1, le=65_535)
     control_port: int = Field(default=7788, ge=1, le=65_535, description="of the head, where hosts meet")
     ray_options: str = Field(default="", description="further options of `ray start`, as on a command line")

@@ -52,12 +52,13 @@ import json, os, pathlib, gymnasium, ray
 from gymnasium.envs.classic_control import CartPoleEnv
 
 class Placed(CartPoleEnv):
-    \"\"\"Where it is evaluated, in the run's own process, it writes down where the job's actors are.\"\"\"
+    \"\"\"Where it is evaluated, it writes down where that is and where the job's actors are.\"\"\"
 
     def reset(self, **options):
         if ray.is_initialized() and not ray.get_runtime_context().get_actor_id():
             actors = ray._private.state.actors().values()
             found = {actor["ActorClassName"]: actor["Address"]["IPAddress"] for actor in actors}
+            found["evaluation"] = ray.util.get_node_ip_address()
             file = pathlib.Path(os.environ.get("POLICYLAB_ML_ROOT", "/opt/ml"), "output", "data", "actors.json")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(found))
@@ -291,10 +292,11 @@ class Apart:
         self.module.write_text(PLACED)
 
     @staticmethod
-    def actors(*, runner, learner):
-        """Return what is left when they were at these addresses."""
+    def actors(*, runner, learner, evaluation=None):
+        """Return what is left when they were at these addresses; by default the learner's host evaluates."""
         # What Ray Train names the actors that RLlib learns in.
-        return {"SingleAgentEnvRunner": runner, "create_executable_class.<locals>._WrappedExecutable": learner}
+        learning = "create_executable_class.<locals>._WrappedExecutable"
+        return {"SingleAgentEnvRunner": runner, learning: learner, "evaluation": evaluation or learner}
 
 
 @pytest.fixture

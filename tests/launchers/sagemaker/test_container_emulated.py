@@ -288,8 +288,24 @@ def test_learner_and_runners_of_rllib_are_apart(make_jobs, spec_of, apart):
     name = record["TrainingJobName"]
     assert record["TrainingJobStatus"] == "Completed", jobs.log(name)
     assert jobs.codes(name) == {HEAD: 0, WORKER: 0}
+    assert actors_of(jobs, name) == apart.actors(runner="10.77.0.1", learner="10.77.0.2")
+
+
+def actors_of(jobs, name):
     output = jobs.store.get_bytes(f"s3://bucket/lab/output/{name}/output/output.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(output)) as archive:
         (member,) = (member for member in archive if member.name.endswith("actors.json"))
-        actors = json.load(archive.extractfile(member))
-    assert actors == apart.actors(runner="10.77.0.1", learner="10.77.0.2")
+        return json.load(archive.extractfile(member))
+
+
+@pytest.mark.slow
+def test_learner_runners_and_evaluation_of_rllib_are_apart(make_jobs, spec_of, apart):
+    groups = [*GROUPS, {"name": "evaluation", "instance_type": "ml.m5.xlarge"}]
+    jobs = make_jobs()
+    record = jobs.run(spec_of(text=apart.experiment), include=[apart.module], instance_groups=groups)
+    name = record["TrainingJobName"]
+    assert record["TrainingJobStatus"] == "Completed", jobs.log(name)
+    assert set(jobs.codes(name).values()) == {0}
+    actors = actors_of(jobs, name)
+    assert actors.keys() == apart.actors(runner="", learner="").keys()
+    assert len(set(actors.values())) == 3, actors  # three hosts, one of each group, and each kind of work on its own
