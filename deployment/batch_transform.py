@@ -27,8 +27,8 @@ import numpy as np
 from policylab.deployment.decision import Answer, DecisionRequest, Refusal
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.fleet import load_fleet
-from policylab.deployment.http.answers import JSON_LINES, AnswerWriter
-from policylab.deployment.http.bodies import CSV, JSON, NPY, Asked, BodyReader
+from policylab.deployment.http.answers import AnswerWriter
+from policylab.deployment.http.bodies import CSV, JSON, JSON_LINES, NPY, Asked, BodyReader
 from policylab.deployment.policy_server import PolicyServer
 from policylab.errors import ConfigError, UserError, did_you_mean
 from policylab.files import storage_errors

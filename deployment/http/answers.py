@@ -13,9 +13,8 @@ from gymnasium import spaces
 from policylab.agents.bundle import Bundle
 from policylab.agents.space_json import value_to_json
 from policylab.deployment.decision import Answer, Decision
-from policylab.deployment.http.bodies import CSV, JSON, NPY
+from policylab.deployment.http.bodies import CSV, JSON, JSON_LINES, NPY
 
-JSON_LINES = "application/jsonlines"
 PIECE = 64
 """Decisions of one piece of a stream: some 20 kB of JSON."""
 
@@ -34,7 +33,9 @@ class AnswerWriter:
 
     def write(self, answer: Answer, *, single: bool, accept: str) -> tuple[bytes, str]:
         """Return body and content type; JSON unless ``accept`` asks for another type that there is."""
-        if accept and JSON not in accept and "*/*" not in accept:
+        if accept and "*/*" not in accept and JSON not in accept.replace(JSON_LINES, ""):
+            if JSON_LINES in accept:
+                return b"".join(self.lines(answer, accept=accept)[0]), JSON_LINES
             if CSV in accept:
                 return self._csv(answer.decisions), CSV
             if NPY in accept:

@@ -4,7 +4,7 @@
 |---|---|
 | POST /endpoints/NAME/invocations | InvokeEndpoint, as an unmodified boto3 client calls it |
 | POST /endpoints/NAME/invocations-response-stream | InvokeEndpointWithResponseStream |
-| POST /invocations, GET /ping | what a container answers |
+| POST /invocations, GET /ping, /execution-parameters | what a container answers |
 | POST /endpoints/NAME/rewards | rewards by decision id |
 | GET /endpoints/NAME | status |
 | POST /endpoints/NAME/weights, /update, /promote, /rollback | admin verbs |
@@ -45,6 +45,7 @@ class EndpointApp(HttpApp):
             f"{place}/invocations-response-stream": {"POST": self._stream},
             "/invocations": {"POST": self._invoke},
             "/ping": {"GET": self.ping, "HEAD": self.ping},
+            "/execution-parameters": {"GET": self._parameters},
             f"{place}/rewards": {"POST": self._rewards},
             place: {"GET": self._status},
             f"{place}/weights": {"POST": self._weights},
@@ -66,6 +67,14 @@ class EndpointApp(HttpApp):
         if self.rate is not None:
             self.rate.take()
         return await self._invocations.stream(headers, await self.body(headers, receive, max_bytes=self.max_body))
+
+    async def _parameters(self, headers: wire.Headers, receive: Receive) -> wire.Response:
+        """Tell a batch transform job how to ask: one request at a time, since one core answers them."""
+        self.access.check_client(headers)
+        most_mb = max(1, self.max_body // 2**20)
+        return wire.json_response(
+            {"MaxConcurrentTransforms": 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": most_mb}
+        )
 
     async def status(self) -> dict[str, object]:
         """Return how the endpoint stands."""

@@ -4,10 +4,11 @@
 |---|---|---|
 | application/json | an object of ``observation``, ``mask``, ``episode``, ``step`` | ``observations``, ``masks`` |
 | | or the observation alone, unless it is an object or a tuple | a list of them, or ``instances``, ``inputs`` |
+| application/jsonlines | | a line for each, as application/json of a single one |
 | text/csv | one line: the numbers of the observation | a line for each observation |
 | application/x-npy | an array of the observation's shape | with one more dimension in front |
 
-Answers are JSON unless the client accepts only text/csv or application/x-npy. Arrays are read without pickles.
+Answers are JSON unless the client accepts only one of the others. Arrays are read without pickles.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from policylab.agents.space_json import value_from_json
 from policylab.deployment.decision import Refusal
 from policylab.errors import UserError
 
-JSON, CSV, NPY = "application/json", "text/csv", "application/x-npy"
+JSON, JSON_LINES, CSV, NPY = "application/json", "application/jsonlines", "text/csv", "application/x-npy"
 WORDS = {"observation", "observations", "instances", "inputs", "mask", "masks", "episode", "step"}
 _BATCH_WORDS = ("observations", "instances", "inputs")
 
@@ -69,11 +70,14 @@ class BodyReader:
         kind = content_type.partition(";")[0].strip().lower() or JSON
         if kind == JSON:
             return self._json(body)
+        if kind == JSON_LINES:
+            return self._json_lines(body)
         if kind == CSV:
             return self._csv(body)
         if kind == NPY:
             return self._npy(body)
-        raise Refusal(f"content type {kind[:60]!r} is not read; send {JSON}, {CSV} or {NPY}", kind="unsupported")
+        raise Refusal(f"content type {kind[:60]!r} is not read; send {JSON}, {JSON_LINES}, {CSV} or {NPY}",
+                      kind="unsupported")  # fmt: skip
 
     def _json(self, body: bytes) -> Asked:
         try:
@@ -87,6 +91,16 @@ class BodyReader:
             if depth is not None and _nesting(value) > depth:
                 return self._many(value)
         return Asked((self._one(value),))
+
+    def _json_lines(self, body: bytes) -> Asked:
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        self._check_count(len(lines))
+        found = [self._json(line) for line in lines]
+        if any(not one.single or one.episode is not None or one.step is not None for one in found):
+            raise Refusal("a line is one observation, with its mask if there is one", kind="observation")
+        masks = [one.masks[0] if one.masks else None for one in found]
+        given = tuple(masks) if any(mask is not None for mask in masks) else None
+        return Asked(tuple(one.observations[0] for one in found), given, single=False)
 
     def _object(self, value: dict[str, Any]) -> Asked:
         if len(value) == 1 and "observation" in value:  # most requests

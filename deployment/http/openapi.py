@@ -7,7 +7,7 @@ from typing import Any
 from gymnasium import spaces
 
 from policylab.agents.bundle import Bundle
-from policylab.deployment.http.bodies import CSV, JSON, NPY
+from policylab.deployment.http.bodies import CSV, JSON, JSON_LINES, NPY
 
 _ERROR = {"description": "refused; x-amzn-ErrorType names the kind", "content": {JSON: {"schema": {
     "type": "object", "properties": {"Message": {"type": "string"}}, "required": ["Message"]}}}}  # fmt: skip
@@ -60,6 +60,7 @@ def document(name: str, *, bundle: Bundle) -> dict[str, Any]:
             f"{place}/invocations-response-stream": {"post": _stream(invoke)},
             "/invocations": {"post": {**invoke, "summary": "the same, as a container answers"}},
             "/ping": {"get": {"summary": "health", "responses": {"200": {"description": "in service"}, "503": _ERROR}}},
+            "/execution-parameters": {"get": {"summary": "how a transform job asks", "responses": _responses()}},
             f"{place}/rewards": {"post": _posted("report rewards of decisions", _REWARDS)},
             place: {"get": {"summary": "status", "responses": _responses()}},
             f"{place}/weights": {"post": _posted("change the weights of variants", _WEIGHTS)},
@@ -152,13 +153,18 @@ def _invoke(bundle: Bundle) -> dict[str, Any]:
         "parameters": _header_parameters(),
         "requestBody": {
             "required": True,
-            "content": {JSON: {"schema": {"anyOf": [single, batch]}}, CSV: text, NPY: binary},
+            "content": {JSON: {"schema": {"anyOf": [single, batch]}}, JSON_LINES: text, CSV: text, NPY: binary},
         },
         "responses": {
             **_responses(),
             "200": {
                 "description": "a decision, or one for each observation",
-                "content": {JSON: {"schema": {"anyOf": [decision, decisions, session]}}, CSV: text, NPY: binary},
+                "content": {
+                    JSON: {"schema": {"anyOf": [decision, decisions, session]}},
+                    JSON_LINES: text,
+                    CSV: text,
+                    NPY: binary,
+                },
             },
         },
     }

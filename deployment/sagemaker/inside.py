@@ -34,6 +34,8 @@ from policylab.deployment.starting import start_app
 from policylab.errors import UserError
 
 ROOT, HOST = "POLICYLAB_ML_ROOT", "POLICYLAB_HOST"
+BATCH, PAYLOAD_MB = "SAGEMAKER_BATCH", "SAGEMAKER_MAX_PAYLOAD_IN_MB"
+MAX_PAYLOAD_MB, MAX_RECORDS = 100, 10_000_000
 PORT, MANY = "SAGEMAKER_BIND_TO_PORT", "SAGEMAKER_MULTI_MODEL"
 EVERY_ADDRESS = "0.0.0.0"
 DRAIN_S = 10.0
@@ -47,7 +49,7 @@ def serve_container(environment: Mapping[str, str] = os.environ) -> None:
         ConfigError, UserError: the variables ask for what is not there.
         BundleError: the bundle is refused.
     """
-    config = endpoint_inside(environment)
+    config = for_batches(endpoint_inside(environment), environment)
     access = Access(admin_token=secrets.token_urlsafe(32))
     with contextlib.closing(bound_socket(environment.get(HOST, EVERY_ADDRESS), _port(environment))) as listener:
         app, running = start_app(config, access=access, state_folder=None)
@@ -76,6 +78,19 @@ def endpoint_inside(environment: Mapping[str, str]) -> EndpointConfig:
         raise UserError(f"{ENDPOINT}: a container serves one variant; SageMaker divides the traffic among them")
     variant = told.variants[0].model_copy(update={"bundle": own.variants[0].bundle})
     return told.model_copy(update={"variants": (variant,)})
+
+
+def for_batches(config: EndpointConfig, environment: Mapping[str, str]) -> EndpointConfig:
+    """Return the endpoint with the limits of a batch transform job, if it is for one.
+
+    Its requests hold as many records as fit into a payload, and whoever sends them waits for the answer.
+    """
+    if environment.get(BATCH, "").lower() != "true":
+        return config
+    text = environment.get(PAYLOAD_MB, "6")
+    megabytes = min(int(text), MAX_PAYLOAD_MB) if text.isdigit() else 0
+    limits = {"body_bytes": (megabytes or MAX_PAYLOAD_MB) * 2**20, "batch": MAX_RECORDS, "deadline_ms": None}
+    return config.model_copy(update={"limits": config.limits.model_copy(update=limits)})
 
 
 def _many_inside(environment: Mapping[str, str], folder: Path) -> EndpointConfig:

@@ -63,7 +63,9 @@ class TransformSettings(Settings):
     instance_count: PositiveInt = 1
     strategy: Literal["MultiRecord", "SingleRecord"] = "MultiRecord"
     split: bool = Field(default=True, description="one record per line; false: a file is one record")
-    max_payload_mb: int = Field(default=6, ge=0, le=100)
+    max_payload_mb: int = Field(
+        default=1, ge=0, le=100, description="of records sent together; answers are many times as large"
+    )
     max_concurrent: int = Field(default=1, ge=0, description="requests at once for each machine; 0: the container says")
     join_input: bool = Field(default=False, description="write each observation beside its answer")
     gzip: bool = Field(default=False, description="whether the input is compressed")

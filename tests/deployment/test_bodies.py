@@ -102,6 +102,16 @@ def test_masks_go_with_their_observations() -> None:
     assert read(b'{"observation": 1, "mask": [1, 0]}', JSON).masks[0].tolist() == [True, False]  # type: ignore
 
 
+def test_lines_of_json_are_a_batch_with_the_masks_that_are_given() -> None:
+    asked = reader(spaces.Discrete(17)).read(b'1\n{"observation": 2, "mask": [1, 0]}\n\n3', "application/jsonlines")
+    assert (asked.observations, asked.single) == ((1, 2, 3), False)
+    assert asked.masks is not None
+    assert [None if mask is None else mask.tolist() for mask in asked.masks] == [None, [True, False], None]
+    for line in (b"[1, 2]", b'{"observation": 1, "step": 3}', b"1\n{"):
+        with pytest.raises(Refusal, match=r"one observation|no JSON"):
+            reader(spaces.Discrete(17)).read(line, "application/jsonlines")
+
+
 BAD = {
     "nothing": b"",
     "no JSON": b"{",

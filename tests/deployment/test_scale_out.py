@@ -102,7 +102,7 @@ def test_a_replica_decides_and_refuses_what_would_have_to_reach_all(bundles: dic
     assert (code, told["Message"]) == (400, "an endpoint on Ray Serve keeps no sessions; leave SessionId out")
     paths = ask(replicas[0], "/openapi.json")[1]["paths"]
     asked = {f"/endpoints/lake{page}" for page in ("", "/invocations", "/invocations-response-stream")}
-    assert set(paths) == asked | {"/invocations", "/ping", "/openapi.json"}
+    assert set(paths) == asked | {"/invocations", "/ping", "/execution-parameters", "/openapi.json"}
 
 
 @pytest.fixture

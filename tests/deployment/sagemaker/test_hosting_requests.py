@@ -193,7 +193,13 @@ BROKEN = {
         "role_arn": "arn:aws:iam::1234:role/x",
         "environment": {"API_KEY": "hush"},
         "autoscaling": {"min_capacity": 0, "max_capacity": 2, "backlog": 5},
-        "transform": {"input": "s3://bucket/in/", "max_concurrent": 50, "strategy": "MultiRecord", "split": False},
+        "transform": {
+            "input": "s3://bucket/in/",
+            "max_concurrent": 50,
+            "max_payload_mb": 6,
+            "strategy": "MultiRecord",
+            "split": False,
+        },
     },
 }
 

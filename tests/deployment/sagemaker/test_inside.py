@@ -55,8 +55,9 @@ def container(root):
         process.wait()
 
 
-def post(address, path, body):
-    request = urllib.request.Request(address + path, data=body, headers={"content-type": "application/json"})
+def post(address, path, body, **headers):
+    headers = {"content-type": "application/json", **headers}
+    request = urllib.request.Request(address + path, data=body, headers=headers)
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
@@ -72,6 +73,24 @@ def test_the_container_answers_the_contract_and_ends_when_told(container):
         refused.value.close()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
+
+
+def test_a_transform_job_sends_and_gets_lines(container):
+    told = {"name": "lake", "variants": [{"name": "blue", "bundle": "/opt/ml/model"}], "limits": {"batch": 1}}
+    batch = {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2", "SAGEMAKER_BATCH_STRATEGY": "MULTI_RECORD"}
+    _, address = container(POLICYLAB_ENDPOINT=json.dumps(told), **batch)
+    with urllib.request.urlopen(f"{address}/execution-parameters", timeout=30) as answer:
+        found = json.load(answer)
+    assert found == {"MaxConcurrentTransforms": 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 2}
+    lines = b"".join(b'{"observation": %d, "mask": [1, 0, %d, 1]}\n' % (i % 16, i % 2) for i in range(3000))
+    kind = {"content-type": "application/jsonlines", "accept": "application/jsonlines"}
+    request = urllib.request.Request(f"{address}/invocations", data=lines, headers=kind)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.headers["content-type"] == "application/jsonlines"
+        decisions = [json.loads(line) for line in answer]
+    assert len(decisions) == 3000
+    assert {one["action"] for one in decisions[1::2]} == {2}
+    assert 2 not in {one["action"] for one in decisions[::2]}
 
 
 def test_the_service_loads_and_unloads_models(root, container):
