@@ -81,7 +81,7 @@ class SearchSettings(Settings):
         """
         if self.parallel is not None:
             return self.parallel
-        settled = self.limits.target is None and self.limits.not_improving is None and self.warm_start is None
+        settled = not self.limits.need_values and self.warm_start is None
         blind = self.searcher.kind in BLIND and self.scheduler.kind in PATIENT
         batch: int = getattr(config.launcher, "batch", config.n_workers)
         return batch if settled and blind else config.n_workers

@@ -11,7 +11,7 @@
 from policylab.tuning.backend import Objective, Task
 from policylab.tuning.constraints import Constraint
 from policylab.tuning.history import History
-from policylab.tuning.limits import Limits, NotImproving
+from policylab.tuning.limits import Convergence, Limits, NotImproving
 from policylab.tuning.log import EventLog
 from policylab.tuning.parameters import Categorical, Continuous, Integer
 from policylab.tuning.result import StudyResult, TrialResult
@@ -27,6 +27,7 @@ __all__ = [
     "Categorical",
     "Constraint",
     "Continuous",
+    "Convergence",
     "EventLog",
     "History",
     "Horizon",

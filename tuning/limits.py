@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import math
+import statistics
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from policylab.config import Settings
 from policylab.tuning.history import History
@@ -19,6 +23,18 @@ class NotImproving(Settings):
     threshold: float = Field(default=0.01, ge=0.0, description="relative improvement that counts; 0 counts any")
 
 
+class Convergence(Settings):
+    """Stop when as many further trials as the last ones promise no significant improvement.
+
+    SageMaker's rule (`ConvergenceDetected`: 1 % or less over the best) is not published. Here the values to come are
+    taken as normal with mean and deviation of the last ones, and the sum of their expected improvements over the best
+    (Jones et al. 1998, equation 15), which bounds that of all together, must be below the threshold.
+    """
+
+    trials: int = Field(default=10, ge=3, description="last finished trials that speak for those to come")
+    threshold: float = Field(default=0.01, gt=0.0, description="expected relative improvement that is worth going on")
+
+
 class Limits(Settings):
     """What a study may use. At least one of the first four should be set, else it ends with its searcher."""
 
@@ -29,6 +45,24 @@ class Limits(Settings):
     cost_per_step: float = Field(default=0.0, ge=0, description="price of one step")
     target: float | None = Field(default=None, description="value (in the metric's own direction) that is good enough")
     not_improving: NotImproving | None = None
+    convergence: Convergence | None = None
+
+    @model_validator(mode="after")
+    def _steps_have_a_price(self) -> Limits:
+        if self.cost is not None and not self.cost_per_step:
+            raise ValueError("cost is the price of steps: set cost_per_step, too, or it is never reached")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``convergence`` out where there is none: hashes and logs are then what they were before there was."""
+        data: dict[str, Any] = serialize(self)
+        return {name: value for name, value in data.items() if name != "convergence" or value is not None}
+
+    @property
+    def need_values(self) -> bool:
+        """Whether the end depends on the values that come."""
+        return any(rule is not None for rule in (self.target, self.not_improving, self.convergence))
 
     def met(self, history: History, *, elapsed_s: float) -> str | None:
         """Return which limit is met, in words, or None.
@@ -43,15 +77,31 @@ class Limits(Settings):
             return f"limits.cost: {history.spent * self.cost_per_step:g} of {self.cost:g} spent"
         if self.wall_clock_s is not None and elapsed_s >= self.wall_clock_s:
             return f"limits.wall_clock_s: {elapsed_s:.0f} of {self.wall_clock_s:g} s used"
-        if self.target is None and self.not_improving is None:
+        if not self.need_values:
             return None
-        finals = [values for trial in history.trials.values() if (values := trial.values_at(history.max_resource))]
-        means = [sum(values.values()) / len(values) for values in finals]
+        means = _finished(history)
         if self.target is not None and means and max(means) >= self.target:
             return f"limits.target: {max(means):g} reached {self.target:g}"
         if self.not_improving is not None and _stalled(means, self.not_improving):
             return f"limits.not_improving: no improvement in {self.not_improving.trials} trials"
+        if self.convergence is not None and _converged(means, self.convergence):
+            return f"limits.convergence: {self.convergence.trials} more trials promise no improvement"
         return None
+
+
+def _finished(history: History) -> list[float]:
+    """Return the mean of each trial that was trained in full on a seed, in the order in which they first were.
+
+    A mean that is no number is the worst.
+    """
+    last = {(trial, seed): place for place, (trial, seed) in enumerate(history.reported)}
+    found = []
+    for trial in history.trials.values():
+        values = trial.values_at(history.max_resource)
+        if values:
+            mean = sum(values.values()) / len(values)
+            found.append((min(last[trial.id, seed] for seed in values), -math.inf if math.isnan(mean) else mean))
+    return [mean for _, mean in sorted(found)]
 
 
 def _stalled(means: list[float], rule: NotImproving) -> bool:
@@ -60,3 +110,16 @@ def _stalled(means: list[float], rule: NotImproving) -> bool:
         return False
     before, recent = max(means[: -rule.trials]), max(means[-rule.trials :])
     return recent <= before + rule.threshold * abs(before)
+
+
+def _converged(means: list[float], rule: Convergence) -> bool:
+    """Whether trials like the last ones are expected to improve on the best by less than the threshold."""
+    recent = [value for value in means[-rule.trials :] if math.isfinite(value)]
+    if len(recent) < rule.trials:
+        return False
+    best, deviation = max(means), statistics.stdev(recent)
+    gain = statistics.mean(recent) - best
+    if deviation > 0:
+        normal, z = statistics.NormalDist(), gain / deviation
+        gain = gain * normal.cdf(z) + deviation * normal.pdf(z)
+    return rule.trials * gain <= rule.threshold * abs(best)

@@ -189,6 +189,8 @@ def _completion(limits: Limits) -> dict[str, Any]:
     if limits.not_improving is not None:
         stalled = {"MaxNumberOfTrainingJobsNotImproving": limits.not_improving.trials}
         criteria["BestObjectiveNotImproving"] = stalled
+    if limits.convergence is not None:
+        criteria["ConvergenceDetected"] = {"CompleteOnConvergence": "Enabled"}
     return criteria
 
 
@@ -269,4 +271,6 @@ def _lost_limits(job: TuningJob) -> list[str]:
             f"limits.not_improving.threshold {limits.not_improving.threshold:g}: SageMaker has its own, 1 % "
             "according to the API reference, any improvement according to the guide"
         )
+    if limits.convergence is not None:
+        lost.append(f"limits.convergence of {limits.convergence.trials} trials: SageMaker has a rule of its own")
     return lost

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from policylab.aws.metrics import metric_regex
 from policylab.tuning.hyperparameter_text import from_hyperparameters, from_text, to_hyperparameters, to_text
-from policylab.tuning.limits import Limits, NotImproving
+from policylab.tuning.limits import Convergence, Limits, NotImproving
 from policylab.tuning.request_validation import validate_request
 from policylab.tuning.sagemaker_request import (
     TuningJob,
@@ -109,7 +109,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
                                                                                  "step": 2}}),
     },
     "limits": {
-        "limits": Limits(trials=60, wall_clock_s=7200.5, target=8.0, not_improving=NotImproving(trials=10)),
+        "limits": Limits(trials=60, wall_clock_s=7200.5, target=8.0, not_improving=NotImproving(trials=10),
+                         convergence=Convergence()),
         "goal": "minimize",
     },
     "warm start": {"warm_start": ("transfer_learning", ["taxi-1", "taxi-2"])},
@@ -161,6 +162,7 @@ def test_completion_criteria() -> None:
     assert section["TuningJobCompletionCriteria"] == {
         "TargetObjectiveMetricValue": 8.0,
         "BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 10},
+        "ConvergenceDetected": {"CompleteOnConvergence": "Enabled"},
     }
     assert section["ResourceLimits"]["MaxRuntimeInSeconds"] == 7201
     assert section["HyperParameterTuningJobObjective"]["Type"] == "Minimize"
@@ -208,9 +210,10 @@ LOST: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"space": spaced({"a": {"kind": "continuous", "low": 0, "high": 1, "step": 0.25}})},
         ["a: its step 0.25; the range is searched without"]),
     "limits": (
-        {"limits": Limits(steps=10, cost=5.0, wall_clock_s=60, not_improving=NotImproving(trials=3, threshold=0))},
+        {"limits": Limits(steps=10, cost=5.0, cost_per_step=0.1, wall_clock_s=60,
+                          not_improving=NotImproving(trials=3, threshold=0), convergence=Convergence())},
         ["limits.wall_clock_s 60: the shortest tuning job has 120 s", "limits.steps 10", "limits.cost 5",
-         "limits.not_improving.threshold 0"]),
+         "limits.not_improving.threshold 0", "limits.convergence of 10 trials: SageMaker has a rule of its own"]),
     "fewer trials than a grid": (
         {**VARIANTS["grid"], "limits": Limits(trials=5)}, ["limits.trials 5: Grid runs all 6 combinations"]),
     "long seeds": (VARIANTS["seed"], [f"seed {2**40 + 7}: RandomSeed holds 31 bits"]),

@@ -1,0 +1,113 @@
+"""When a study is over: each limit by itself, and which comes first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from policylab.tuning import History, Limits, tune
+from policylab.tuning.decisions import Start
+
+SPACE = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 10.0}}}
+
+
+def finished(values: Sequence[float], *, order: Sequence[int] | None = None) -> History:
+    """Return a study of one-step trials with these values, which ended in the given order."""
+    history = History(max_resource=1)
+    for trial in range(len(values)):
+        history.decide(Start(trial, {"x": float(trial)}, 0, 1, "new"))
+    for trial in order or range(len(values)):
+        history.report(trial, 0, resource=1, value=values[trial])
+        history.end(trial, 0)
+    return history
+
+
+def met(values: Sequence[float], *, elapsed_s: float = 0.0, order: Sequence[int] | None = None, **limits: Any) -> str:
+    return Limits(**limits).met(finished(values, order=order), elapsed_s=elapsed_s) or ""
+
+
+def test_steps_and_their_price() -> None:
+    assert met([0.0] * 4, steps=5) == ""
+    assert met([0.0] * 5, steps=5) == "limits.steps: 5 of 5 spent"
+    assert met([0.0] * 4, cost=10.0, cost_per_step=2.0) == ""
+    assert met([0.0] * 5, cost=10.0, cost_per_step=2.0) == "limits.cost: 10 of 10 spent"
+
+
+def test_a_cost_without_a_price_would_never_be_reached() -> None:
+    with pytest.raises(ValidationError, match="set cost_per_step, too"):
+        Limits(trials=5, cost=3.0)
+
+
+def test_the_clock() -> None:
+    assert met([], elapsed_s=9.0, wall_clock_s=10) == ""
+    assert met([], elapsed_s=10.0, wall_clock_s=10) == "limits.wall_clock_s: 10 of 10 s used"
+
+
+def test_the_target_is_met_by_any_trial_and_by_no_value_that_is_none() -> None:
+    assert met([math.nan, 0.5], target=1.0) == ""
+    assert met([math.nan, 1.0, 0.5], target=1.0) == "limits.target: 1 reached 1"
+
+
+def test_the_first_that_is_met_is_the_reason() -> None:
+    assert met([1.0] * 3, steps=9, target=1.0, not_improving={"trials": 3}).startswith("limits.target")
+    result = tune(lambda task: task.configuration["x"], SPACE, limits={"trials": 50, "steps": 8, "target": 11.0})
+    assert (len(result.trials), result.reason) == (8, "limits.steps: 8 of 8 spent")
+
+
+@pytest.mark.parametrize(
+    ("values", "threshold", "stops"),
+    [
+        ([1.0, 0.2, 0.3], 0.0, False),  # three are needed after the best
+        ([1.0, 0.2, 0.3, 0.4], 0.0, True),
+        ([1.0, 1.005, 0.3, 0.4], 0.01, True),  # the API page: at least 1 %
+        ([1.0, 1.005, 0.3, 0.4], 0.0, False),  # the guide: any improvement
+        ([1.0, 1.02, 0.3, 0.4], 0.01, False),
+        ([-1.0, -0.995, -2.0, -2.0], 0.01, True),
+    ],
+)
+def test_no_improvement_in_so_many_trials(values: list[float], threshold: float, stops: bool) -> None:
+    reason = met(values, not_improving={"trials": 3, "threshold": threshold})
+    assert reason == ("limits.not_improving: no improvement in 3 trials" if stops else "")
+
+
+def test_trials_count_in_the_order_in_which_they_finished() -> None:
+    """The second configuration, which took longest, has just become the best."""
+    values = [1.0, 9.0, 0.5, 0.5, 0.5]
+    assert met(values, not_improving={"trials": 3}, order=[0, 2, 3, 1]) == ""
+    assert met(values, not_improving={"trials": 3}, order=[0, 2, 3, 1, 4]) == ""
+    assert met(values, not_improving={"trials": 3}) != ""
+
+
+def test_a_search_converges_when_the_values_to_come_promise_nothing() -> None:
+    rng = np.random.default_rng(0)
+    wide = (1.0 + 0.3 * rng.standard_normal(40)).tolist()
+    settled = [*wide, *(max(wide) + 1e-4 * rng.standard_normal(10)).tolist()]
+    far_below = [*wide, *(-9.0 + 0.1 * rng.standard_normal(10)).tolist()]
+    assert met(wide, convergence={}) == ""
+    assert met(settled, convergence={}) == "limits.convergence: 10 more trials promise no improvement"
+    assert met(far_below, convergence={}) != ""
+    assert met([1.0] * 9, convergence={}) == ""
+    assert met([1.0] * 10, convergence={}) != ""
+
+
+def test_a_bayesian_search_ends_by_itself_and_a_random_one_goes_on() -> None:
+    def bowl(task: Any) -> float:
+        return 1.0 - (task.configuration["x"] - 3.0) ** 2
+
+    limits = {"trials": 40, "convergence": {}}
+    found = tune(bowl, SPACE, limits=limits)
+    assert found.reason.startswith("limits.convergence")
+    assert found.best.value > 0.99
+    assert tune(bowl, SPACE, limits=limits, searcher="random").reason.startswith("limits.trials")
+
+
+def test_without_convergence_limits_are_written_as_before_there_was_such_a_rule() -> None:
+    assert "convergence" not in Limits(trials=3).model_dump(mode="json")
+    written = Limits(trials=3, convergence={"trials": 5}).model_dump(mode="json")  # type: ignore[arg-type]
+    assert written["convergence"] == {"trials": 5, "threshold": 0.01}
+    assert Limits.model_validate(written).convergence is not None
