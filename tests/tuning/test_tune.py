@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -234,6 +238,46 @@ print(json.dumps(len(rows(tune(fragile, SPACE, **SETTINGS, searcher="random", fo
     again = tune(curve, SPACE, **SETTINGS, searcher="random", folder=folder)
     assert rows(again) == rows(whole)
     assert (folder / "events.jsonl").read_bytes() == (tmp_path / "whole" / "events.jsonl").read_bytes()
+
+
+def restored(task: Task) -> Iterator[tuple[int, float]]:
+    """As `curve`, with a checkpoint for each resource: a killed call may have saved more than the study knows of."""
+    value = float((task.checkpoint / str(task.resource)).read_text()) if task.resource else 0.0
+    task.checkpoint.mkdir(parents=True, exist_ok=True)
+    for step in range(task.resource + 1, task.until + 1):
+        value += (10 - task.configuration["x"] - value) / 4 + 0.01 * task.seed
+        (task.checkpoint / str(step)).write_text(repr(value))
+        yield step, value
+
+
+def test_killed_at_fifty_random_moments_it_ends_the_same(tmp_path: Path) -> None:
+    """Each study is killed by a signal from outside, at any moment, and taken up again until it is over."""
+    started = time.monotonic()
+    tune(restored, SPACE, **SETTINGS, searcher="random", folder=tmp_path / "whole")
+    whole_s = time.monotonic() - started
+    log = (tmp_path / "whole" / "events.jsonl").read_bytes()
+    chance, kills, moments = random.Random(0), 0, set[int]()
+    for number in itertools.count():
+        folder = tmp_path / f"killed-{number}"
+        settings = {**SETTINGS, "searcher": "random", "folder": folder}
+        while True:
+            process = multiprocessing.get_context("fork").Process(target=tune, args=(restored, SPACE), kwargs=settings)
+            process.start()
+            process.join(chance.uniform(0.0, whole_s))
+            process.kill()
+            process.join()
+            found = (folder / "events.jsonl").read_bytes() if (folder / "events.jsonl").exists() else b""
+            if process.exitcode == 0:
+                break
+            assert process.exitcode == -signal.SIGKILL
+            kills += 1
+            moments.add(len(found))
+            kept = found[: found.rfind(b"\n") + 1]
+            assert log.startswith(kept), "what was logged is what an uninterrupted study does"
+        assert found == log
+        if kills >= 50:
+            break
+    assert len(moments) > 10, "the moments differ"
 
 
 def test_sessions_add_up_for_the_wall_clock(tmp_path: Path) -> None:
