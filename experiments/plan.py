@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from policylab.agents.build import make_agent
@@ -18,12 +19,13 @@ from policylab.experiments.search_plan import search_plan
 from policylab.experiments.statistics import seed_warning
 
 
-def plan(config: ExperimentConfig, *, document: Document | None = None) -> dict[str, Any]:
+def plan(config: ExperimentConfig, *, document: Document | None = None, root: Path = Path("runs")) -> dict[str, Any]:
     """Build everything a run needs once, and return what running it means.
 
     Args:
         config: the experiment.
         document: what it was read from, so that a message can name the line.
+        root: folder whose run directories can be parents of its search.
 
     Returns:
         {name, config_hash, trials, seeds, runs, steps_per_run, total_steps, search, environment, execution, evaluation,
@@ -43,7 +45,7 @@ def plan(config: ExperimentConfig, *, document: Document | None = None) -> dict[
         kind = evaluation_kind(config.evaluation.kind, agent)
         exact = exact_evaluator(config.env, agent.policy, kind=kind) is not None
     counts = {"tune": config.seeds.tune, "confirm": config.seeds.confirm}
-    search = None if config.search is None else search_plan(config)
+    search = None if config.search is None else search_plan(config, root=root)
     return {
         "name": config.name,
         "config_hash": config.config_hash,

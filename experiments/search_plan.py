@@ -9,6 +9,7 @@ from typing import Any
 
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import SearchSettings, with_default
+from policylab.experiments.study import warm_start_of
 from policylab.experiments.study_view import ONE_SEED
 from policylab.seeding import generator
 from policylab.tuning.advice import advise
@@ -26,8 +27,12 @@ REHEARSAL_S = 3.0
 """A rehearsal that takes longer is left out."""
 
 
-def search_plan(config: ExperimentConfig) -> dict[str, Any]:
+def search_plan(config: ExperimentConfig, *, root: Path) -> dict[str, Any]:
     """Return what the search of an experiment means.
+
+    Args:
+        config: an experiment with a search.
+        root: folder whose run directories can be its parents.
 
     Returns:
         {searcher, scheduler, metric, mode, parallel, limits, space, seeds_at_most, trials_at_most, steps_at_most,
@@ -35,7 +40,7 @@ def search_plan(config: ExperimentConfig) -> dict[str, Any]:
         runs, steps, saved_by_resuming_steps, levels: resource -> runs that reach it}, or None where it takes too long.
 
     Raises:
-        UserError: scheduler, searcher and limits do not fit together.
+        UserError: scheduler, searcher and limits do not fit together, or a parent is nowhere or breaks a restriction.
     """
     search = config.search
     assert search is not None
@@ -59,8 +64,16 @@ def search_plan(config: ExperimentConfig) -> dict[str, Any]:
         "confirm_steps": 2 * config.seeds.confirm * config.budget.steps,
         "advice": advise(
             space, searcher=search.searcher.kind, scheduler=search.scheduler, horizon=horizon, parallel=parallel
-        ),
+        )
+        + _about_parents(config, search, space=space, root=root),
     }
+
+
+def _about_parents(config: ExperimentConfig, search: SearchSettings, *, space: Space, root: Path) -> list[str]:
+    """Return what may disappoint about the parents of a warm start."""
+    if search.warm_start is None:
+        return []
+    return [str(found) for found in warm_start_of(config, search.warm_start, space=space, root=root).warnings]
 
 
 def _seeds_at_most(config: ExperimentConfig, search: SearchSettings) -> int:

@@ -35,7 +35,7 @@ from policylab.tuning.searcher import SEARCHERS, Searcher
 from policylab.tuning.space import Space
 from policylab.tuning.study import Study, study_facts
 from policylab.tuning.study_facts import experiment_facts
-from policylab.tuning.warm_start import WarmStart, WarmStartedSearcher
+from policylab.tuning.warm_start import WarmStart, WarmStartedSearcher, WarmStartSettings
 
 WAIT_S = 0.5
 
@@ -212,16 +212,21 @@ def make_searcher(config: ExperimentConfig, space: Space, *, root: Path) -> Sear
     if settings.warm_start is None:
         plain: Searcher = kind.make(settings.searcher, space)
         return plain
-    data = config.model_dump(mode="json")
-    child = experiment_facts(data, {**data["search"], "space": space.model_dump(mode="json")}, name=config.name)
-    parents = [read_parent(_parent(source, root=root)) for source in settings.warm_start.parents]
-    warm = WarmStart.make(settings.warm_start, child, parents=parents)
+    warm = warm_start_of(config, settings.warm_start, space=space, root=root)
     return WarmStartedSearcher(
         warm,
         space,
         build=lambda prior: kind.make(settings.searcher, space, prior=prior),
         box=settings.searcher.kind == "random",
     )
+
+
+def warm_start_of(config: ExperimentConfig, chosen: WarmStartSettings, *, space: Space, root: Path) -> WarmStart:
+    """Return what the parents of an experiment's search know; arguments and errors are those of `make_searcher`."""
+    data = config.model_dump(mode="json")
+    child = experiment_facts(data, {**data["search"], "space": space.model_dump(mode="json")}, name=config.name)
+    parents = [read_parent(_parent(source, root=root)) for source in chosen.parents]
+    return WarmStart.make(chosen, child, parents=parents)
 
 
 def _parent(source: str, *, root: Path) -> Path:

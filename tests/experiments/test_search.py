@@ -129,3 +129,17 @@ def test_a_parameter_of_another_kind_than_the_parents_is_refused(tmp_path):
     config = load(tmp_path, parameters, warm_start=warm_start)
     with pytest.raises(ConfigError, match=r"agent\.learning_rate.*categorical"):
         make_searcher(config, with_default(config), root=tmp_path)
+
+
+def test_a_plan_finds_and_checks_the_parents(tmp_path):
+    """Before anything is trained and before there is a run directory."""
+    from policylab.experiments.plan import plan
+
+    missing = load(tmp_path, warm_start={"parents": ["frozenlake_hyperban"]})
+    with pytest.raises(RunDirectoryError, match="no study, run directory or record 'frozenlake_hyperban'"):
+        plan(missing, root=tmp_path)
+    broken = load(tmp_path, warm_start={"parents": ["frozenlake_hyperband"]})
+    with pytest.raises(ConfigError, match="data and algorithm must be identical"):
+        plan(broken, root=tmp_path)
+    hyperband = load_experiment("frozenlake8x8_warmstart", overrides=["search.scheduler={kind: hyperband}"])
+    assert any("not portable" in warning for warning in plan(hyperband, root=tmp_path)["warnings"])

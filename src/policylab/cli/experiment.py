@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     document = read_experiment(arguments.config, overrides=arguments.overrides)
     config = parse_experiment(document)
-    planned = make_plan(config, document=document)
+    planned = make_plan(config, document=document, root=Path(arguments.out))
     for warning in planned["warnings"]:
         sys.stderr.write(f"warning: {warning}\n")
     if arguments.dry_run:
@@ -41,7 +41,7 @@ def resume(arguments: argparse.Namespace) -> int:
     from policylab.experiments.search_plan import search_plan
 
     directory = open_run(Path(arguments.run_dir))
-    return _drive(arguments, directory, planned=lambda: search_plan(directory.config))
+    return _drive(arguments, directory, planned=lambda: search_plan(directory.config, root=directory.path.parent))
 
 
 def _drive(arguments: argparse.Namespace, directory: RunDirectory, *, planned: Callable[[], dict[str, Any]]) -> int:
