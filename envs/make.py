@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from pydantic import JsonValue
 
 from policylab.envs.aliases import alias_of
-from policylab.envs.optional import PROVIDERS, defect_of, load_provider, provider_of
+from policylab.envs.optional import JAX_REQUIREMENT, PROVIDERS, defect_of, load_provider, provider_of
 from policylab.envs.settings import ID_FORM, EnvSettings
 from policylab.errors import EnvironmentRuleError, MissingExtraError, PolicylabError, did_you_mean
 
@@ -31,7 +31,7 @@ DEPENDENCIES: Mapping[str, str] = {
     "box2d": PROVIDERS["box2d"].requirement,
     "mujoco": PROVIDERS["mujoco"].requirement,
     "pygame": "pygame-ce",
-    "jax": "'gymnasium[jax]'",
+    "jax": JAX_REQUIREMENT,
 }
 """Modules that environments of Gymnasium need -> what to install (its own box2d extra does not build)."""
 

@@ -90,6 +90,10 @@ SHOWCASE: Mapping[str, tuple[str, str]] = {
 }
 """Environments to begin with: id -> (extra, what it is about). Everything else of these packages works too."""
 
+JAX_ENTRY_POINTS = ("gymnasium.envs.phys2d", "gymnasium.envs.tabular")
+"""What the entry points of Gymnasium's environments in JAX begin with; Gymnasium registers them with or without it."""
+JAX_REQUIREMENT = "'gymnasium[jax]'"
+
 MAX_MUJOCO_OF_ROBOTICS = (3, 12)
 """gymnasium-robotics 1.4.2 compares enums in a way that fails from this version of mujoco on."""
 
@@ -107,6 +111,16 @@ def provider_of(env_id: str, *, entry_point: object = None) -> Provider | None:
         if env_id.startswith(provider.prefixes) or known.startswith(provider.entry_points):
             return provider
     return None
+
+
+def install_command(env_id: str, *, entry_point: str) -> tuple[bool, str | None]:
+    """Return whether what an environment needs is installed, and the command that installs it; None for all others."""
+    provider = provider_of(env_id, entry_point=entry_point)
+    if provider is not None:
+        return provider.installed, provider.install
+    if entry_point.startswith(JAX_ENTRY_POINTS):
+        return find_spec("jax") is not None, f"pip install {JAX_REQUIREMENT}"
+    return True, None
 
 
 def load_provider(provider: Provider) -> None:

@@ -202,6 +202,8 @@ def sampled_batch(learner: Learner, *, size: int) -> Any:
             f"{algorithm} takes {UNCHECKED[algorithm]}, which depend on its parameters, for constants: differences of "
             "its loss are not its gradient; check PPO or BC with the same network"
         )
+    if learner.settings.n_learners:
+        raise UserError("agent.n_learners: gradients are checked where the run's own process learns; set it to 0")
     with learner.streams.lent(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         recorded = isinstance(learner, OfflineLearner)

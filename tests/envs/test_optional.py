@@ -105,7 +105,7 @@ def said(*arguments):
     return [code, json.loads(out.getvalue())]
 with_all = said("list", "envs")
 loaded = [name for name in {modules!r} if name in sys.modules]
-for name in {modules!r} + ["pyenergyplus.dataset"]:
+for name in {modules!r} + ["pyenergyplus.dataset", "jax"]:
     sys.modules[name] = None
 config = "experiment.yaml"
 print(json.dumps({{
@@ -124,6 +124,9 @@ print(json.dumps({{
         assert rows[name]["install"] == f"pip install 'policylab[{extra}]'"
     assert rows["FrozenLake-v1"]["installed"]
     assert rows["Ant-v5"]["extra"] == "mujoco"
+    for name in ("phys2d/CartPole-v1", "tabular/Blackjack-v0"):  # Gymnasium registers them where JAX is absent too
+        assert not rows[name]["installed"]
+        assert rows[name]["install"] == "pip install 'gymnasium[jax]'"
     assert found["show"] == [0, {"name": "highway-fast-v0", "installed": False, "extra": "driving",
                                  "install": "pip install 'policylab[driving]'"}]  # fmt: skip
     assert not found["LunarLander-v3"][1]["installed"]

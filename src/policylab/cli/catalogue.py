@@ -22,18 +22,19 @@ def _envs() -> dict[str, str]:
 
 def _env_rows() -> list[dict[str, Any]]:
     """Return every environment: whether it is installed, the extra that brings it and the command that installs it."""
-    from policylab.envs.optional import provider_of
+    from policylab.envs.optional import install_command, provider_of
 
     rows = []
     for name, summary in sorted(_envs().items()):
         provider = provider_of(name, entry_point=summary)
+        installed, install = install_command(name, entry_point=summary)
         rows.append(
             {
                 "name": name,
                 "summary": summary,
-                "installed": provider is None or provider.installed,
+                "installed": installed,
                 "extra": None if provider is None else provider.extra,
-                "install": None if provider is None else provider.install,
+                "install": install,
             }
         )
     return rows

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from policylab.envs.settings import EnvSettings
+from policylab.errors import UserError
 from policylab.ray_session import ray_session
 
 pytestmark = pytest.mark.slow
@@ -65,6 +66,36 @@ def test_remote_runners_sample_filter_and_resume(make, tmp_path):
     assert min(one[0] for one in counts) >= 500, "every runner has the filter of the checkpoint"
     before = restored.steps
     assert restored.learn(100).steps > before
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+def test_a_remote_learner_learns_reports_resumes_and_exports(make, tmp_path, algorithm):
+    import ray
+
+    agent = make(algorithm, n_learners=1, learning_rate=1e-3)
+    states = [np.array([0.1, -0.2, 0.03, 0.4], np.float32)]
+    untrained = agent.policy().outputs(states)
+    report = agent.learn(150)
+    assert ray.cluster_resources()["CPU"] == 2.0
+    assert "1 remote learners on" in agent.execution_report["reason"]
+    assert {"train/return_mean", "train/learning_rate", "train/dead_units"} <= report.metrics.keys()
+    expected = agent.policy().outputs(states)
+    assert not np.array_equal(expected, untrained), "what the learner learned is what is exported"
+    agent.save(tmp_path)
+    agent.close()
+    assert not ray.is_initialized()
+
+    restored = make(algorithm, n_learners=1, learning_rate=7e-5)
+    restored.restore(tmp_path)
+    assert np.array_equal(restored.policy().outputs(states), expected)
+    read = restored._learner.algo.learner_group.foreach_learner(
+        lambda learner: [group["lr"] for one in learner._named_optimizers.values() for group in one.param_groups]
+    )
+    assert [one.get() for one in read] == [[pytest.approx(7e-5)]]
+    before = restored.steps
+    assert restored.learn(128).steps >= before + 128
+    with pytest.raises(UserError, match=r"agent\.n_learners: gradients are checked where"):
+        restored.check_gradients()
 
 
 def test_ray_starts_with_the_processors_declared_no_dashboard_and_not_a_word(tmp_path):
