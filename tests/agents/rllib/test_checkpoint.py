@@ -68,6 +68,23 @@ def test_hyperparameters_given_anew_are_really_applied(make, saved):
     assert restored.learn(128).metrics["train/learning_rate"] == pytest.approx(7e-5)
 
 
+@pytest.mark.parametrize(("algorithm", "n_optimisers"), [("DQN", 1), ("SAC", 4)])
+def test_every_optimiser_gets_the_new_learning_rate(make, tmp_path, algorithm, n_optimisers):
+    env = CARTPOLE if algorithm == "DQN" else EnvSettings(id="Pendulum-v1", max_episode_steps=20)
+    agent = make(algorithm, env, learning_rate=1e-3)
+    agent.learn(100)
+    agent.save(tmp_path)
+    restored = make(algorithm, env, learning_rate=7e-5, discount=0.5)
+    restored.restore(tmp_path)
+    learner = restored._learner.algo.learner_group._learner
+    for _ in ("restored", "trained on"):
+        rates = [group["lr"] for one in learner._named_optimizers.values() for group in one.param_groups]
+        assert rates == pytest.approx([7e-5] * n_optimisers)
+        restored.learn(20)
+    assert all(one.state_dict()["state"] for one in learner._named_optimizers.values()), "moments were restored"
+    assert learner.config.gamma == 0.5
+
+
 def test_a_schedule_goes_on_where_it_stood(make, tmp_path):
     rate = {"kind": "linear", "start": 1e-3, "end": 0.0}
     agent = make(learning_rate=rate, budget_steps=1000)
