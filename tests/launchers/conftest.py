@@ -69,9 +69,12 @@ class Node:
 
 @pytest.fixture(scope="module")
 def ray_environment():
-    """The environment of processes of a cluster: nothing that another session of Ray left, and our programs first."""
+    """The environment of processes of a cluster: nothing that another session of Ray left, and our programs first.
+
+    Where the user's home holds a token, ``ray start --head`` would require it, and nodes that join would not send it.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return {**kept, "RAY_AUTH_MODE": "disabled", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 @pytest.fixture(scope="module")
