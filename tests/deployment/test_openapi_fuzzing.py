@@ -21,6 +21,9 @@ schemathesis = pytest.importorskip("schemathesis")
 EXAMPLES = 12
 """Of each route and each way to make requests: those that follow the document, and those that break it."""
 
+UNTYPED = ("text/csv", "application/jsonlines")
+"""Of these the document says that they are text, and the number 0 in the place of a text is sent as one: a good one."""
+
 
 @pytest.fixture(scope="module", params=["variants", "models", "asynchronous"])
 def server(
@@ -62,7 +65,8 @@ def check(operation: Any, mode: Any, server: ServerProcess) -> None:
         response = case.call()
         case.validate_response(response, excluded_checks=semantic)
         assert response.status_code < 500, case.as_curl_command()
-        assert mode is schemathesis.GenerationMode.POSITIVE or response.status_code >= 400, case.as_curl_command()
+        may_pass = mode is schemathesis.GenerationMode.POSITIVE or case.media_type in UNTYPED
+        assert may_pass or response.status_code >= 400, case.as_curl_command()
         assert b"Traceback" not in response.content
         assert b'File "' not in response.content
 
