@@ -272,9 +272,12 @@ _REWARD = {
     "properties": {
         "decision_id": {"type": "string", "pattern": "^[ -~]{1,128}$"},
         "reward": {"type": "number", "minimum": -1e300, "maximum": 1e300},
-        "reward_id": {"type": "string", "pattern": "^[ -~]{1,128}$"},
-        "terminated": {"type": "boolean", "description": "the task was over with this decision"},
-        "truncated": {"type": "boolean", "description": "the episode was cut off; next_observation is needed then"},
+        "reward_id": {"type": ["string", "null"], "pattern": "^[ -~]{1,128}$"},
+        "terminated": {"type": ["boolean", "null"], "description": "the task was over with this decision"},
+        "truncated": {
+            "type": ["boolean", "null"],
+            "description": "the episode was cut off; next_observation is needed then",
+        },
         "next_observation": {"description": "what was observed after the last action of the episode"},
     },
     "required": ["decision_id", "reward"],
