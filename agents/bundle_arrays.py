@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 import zipfile
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -45,6 +46,10 @@ def describe(arrays: Mapping[str, NDArray[Any]]) -> dict[str, ArrayEntry]:
     return {name: ArrayEntry(dtype=array.dtype.str, shape=array.shape) for name, array in arrays.items()}
 
 
+# NumPy reads headers by ast.literal_eval, which may fail in threads before Python 3.11.8 (CPython issue 106905).
+_PARSING = threading.Lock()
+
+
 def dump(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Return ``arrays`` as the bytes of an uncompressed npz file, the same bytes for the same numbers."""
     buffer = io.BytesIO()
@@ -68,10 +73,11 @@ def load(content: bytes, declared: Mapping[str, ArrayEntry]) -> dict[str, NDArra
     if len(content) > total + _SLACK_BYTES * (len(declared) + 1):
         raise BundleError("arrays.npz is larger than the arrays that manifest.json declares")
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            _check_members(archive, declared)
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = {name: np.asarray(stored[name]) for name in declared}
+        with _PARSING:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                _check_members(archive, declared)
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                arrays = {name: np.asarray(stored[name]) for name in declared}
     except BundleError:
         raise
     except Exception as error:  # the parsers of hostile bytes may fail in any way; all mean the same
