@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
 
@@ -16,7 +18,7 @@ from policylab.tuning.log import EventLog
 from policylab.tuning.scheduler import Horizon
 from policylab.tuning.schedulers.race import Race, RaceSettings
 from policylab.tuning.schedulers.rungs import Ladder
-from policylab.tuning.schedulers.scores import Belief, believe, best_agreement, normal_scores, tail_mean
+from policylab.tuning.schedulers.scores import Belief, believe, best_agreement, normal_scores, standing
 
 FULL = 10
 
@@ -50,12 +52,35 @@ def test_scores_are_the_quantiles_of_midranks() -> None:
 
 
 def test_a_result_is_the_mean_of_the_tail() -> None:
-    curve = {at: float(at * at) for at in range(1, 11)}
-    assert tail_mean(curve, until=10, window=0.3) == (64 + 81 + 100) / 3
-    assert tail_mean(curve, until=5, window=0.3) == (16 + 25) / 2
-    assert tail_mean({10: 7.0}, until=10, window=0.3) == 7.0
-    assert tail_mean({3: 7.0}, until=10, window=0.3) == 7.0
-    assert tail_mean({9: math.nan, 10: 7.0}, until=10, window=0.3) == -math.inf
+    curve = {at: value for at, value in enumerate([0.0, 6.0, 3.0, 8.0, 4.0, 9.0, 5.0, 8.0, 6.0, 10.0], start=1)}
+    assert standing(curve, until=10, window=0.3) == (8 + 6 + 10) / 3
+    assert standing(curve, until=5, window=0.3) == (8 + 4) / 2
+    assert standing({10: 7.0}, until=10, window=0.3) == 7.0
+    assert standing({3: 7.0}, until=10, window=0.3) == 7.0
+    assert standing({9: math.nan, 10: 7.0}, until=10, window=0.3) == -math.inf
+    assert standing({1: math.nan, 9: 8.0, 10: 7.0}, until=10, window=0.3) == 7.5
+
+
+def test_a_run_that_still_climbs_stands_where_it_is() -> None:
+    taxi = [-277.49, -200, -200, -198.57, -186.51, -138.26, -48.96, -0.95, 6.57, 7.93]  # late, but to the optimum
+    assert standing(dict(enumerate(taxi, start=1)), until=10, window=0.3) == 7.93
+    with_a_fall = dict(enumerate([0.0, 10.0, 4.0, 9.0, 10.0, 10.0, 9.0, 9.0, 10.0, 30.0], start=1))
+    # Falls of 6, 1 and 1 in nine changes: a variance of 38 / 9, and three standard errors of the mean of three 5.03.
+    assert standing(with_a_fall, until=10, window=0.3) == 30.0
+    with_a_fall[10] = 16.9
+    assert standing(with_a_fall, until=10, window=0.3) == pytest.approx((9 + 10 + 16.9) / 3)
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=20))
+def test_what_does_not_climb_is_averaged_and_what_only_climbs_is_not(values: list[int]) -> None:
+    curve = {at: float(value) for at, value in enumerate(values, start=1)}
+    tail = [value for at, value in curve.items() if at > len(values) * 0.7]
+    found = standing(curve, until=len(values), window=0.3)
+    assert min(tail) <= found <= max(tail)
+    if values == sorted(values):
+        assert found == tail[-1]
+    elif sum(tail) >= len(tail) * tail[-1]:
+        assert found == pytest.approx(sum(tail) / len(tail))
 
 
 def test_agreement_corrects_for_the_choice_of_the_promoted() -> None:

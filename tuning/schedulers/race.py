@@ -6,7 +6,7 @@
    (knowledge gradient); who has hardly a chance to beat the leader is dropped.
 3. *Guard*: a lowest rung that ranks configurations unlike the next is no longer used.
 
-A result is the mean of a curve's tail, and results are compared by their normal scores. The winner is the finalist
+A result is the mean of a curve's tail, or of less of it while the run still climbs, and results are compared by their normal scores. The winner is the finalist
 with the highest posterior mean, not the one with the highest value: best-of-many on one seed mostly picks luck.
 """
 
@@ -28,7 +28,7 @@ from policylab.tuning.history import History, RunState, Trial
 from policylab.tuning.scheduler import Horizon, Propose
 from policylab.tuning.schedulers.evidence import affordable, check_budget, committed, leader
 from policylab.tuning.schedulers.rungs import Ladder
-from policylab.tuning.schedulers.scores import Belief, believe, best_agreement, normal_scores, tail_mean
+from policylab.tuning.schedulers.scores import Belief, believe, best_agreement, normal_scores, standing
 
 SEED = 0
 """The seed of the search; the race adds 1, 2, ... to everyone in this order, so that rivals share seeds."""
@@ -48,7 +48,7 @@ class RaceSettings(Settings):
     eta: int = Field(default=2, ge=2, description="one in eta goes on; with 3 the first rung drops good learners")
     race: float = Field(default=0.25, ge=0, lt=1, description="share of the budget kept for seeds: that of each rung")
     window: float = Field(
-        default=0.3, gt=0, le=1, description="share of a curve, from its end, whose mean is the result"
+        default=0.3, gt=0, le=1, description="share of a curve, from its end, whose mean is the result unless the run still climbs"
     )
     generations: int = Field(default=8, ge=1, description="how often promotion catches up while the search goes on")
     guard: float = Field(default=0.3, ge=-1, le=1, description="a rung surely less correlated with the next is dropped")
@@ -162,7 +162,7 @@ class Race:
         known = self._results.setdefault(history, {})
         key = (trial.id, seed, level)
         if key not in known:
-            known[key] = tail_mean(trial.runs[seed].curve, until=level, window=self._settings.window)
+            known[key] = standing(trial.runs[seed].curve, until=level, window=self._settings.window)
         return known[key]
 
     def _base(self, history: History) -> int:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -29,25 +30,38 @@ On 27 reinforcement-learning tasks of ARLBench (Becktepe et al. 2024) its mean i
 SEED_SHARE_WEIGHT = 2
 """The observations that `SEED_SHARE` is worth: little, so that a few doubled seeds decide."""
 
+CLIMBING = 3.0
+"""Standard errors by which the last report of a run exceeds the mean before the run counts as climbing still."""
+
 CONFIDENCE = 1.645
 """Normal quantile of a one-sided 95 % interval."""
 
 
-def tail_mean(curve: Mapping[int, float], *, until: int, window: float) -> float:
-    """Return the mean of the reports in the last ``window`` share of the way to ``until``.
+def standing(curve: Mapping[int, float], *, until: int, window: float) -> float:
+    """Return where a run stood at ``until``: the mean of the reports in the last ``window`` share of the way there.
 
     One evaluation of a learner is noisy and so is the learner from step to step; its last reports together say more
-    about where it stands. At least the last report counts; one that is not finite makes the whole the worst.
+    than the last one. But a run that still climbs has left them behind: while the last report exceeds their mean by more
+    than `CLIMBING` standard errors, the first of them does not count. The noise is what the whole curve shows in its
+    falls: the mean square of ``min(0, change)`` over white noise is its variance, and a curve that only climbs has none.
 
-    >>> tail_mean({2: 0.0, 4: 1.0, 8: 2.0, 10: 4.0}, until=10, window=0.3)
+    At least the last report counts; one in the window that is not finite makes the whole the worst.
+
+    >>> standing({2: 0.0, 4: 3.0, 8: 2.0, 10: 4.0}, until=10, window=0.3)
     3.0
+    >>> standing({2: 0.0, 4: 1.0, 8: 2.0, 10: 4.0}, until=10, window=0.3)
+    4.0
     """
-    tail = [value for at, value in curve.items() if until * (1 - window) < at <= until]
-    if not tail:
-        before = [value for at, value in curve.items() if at <= until]
-        tail = [before[-1] if before else next(iter(curve.values()))]
-    mean = sum(tail) / len(tail)
-    return mean if math.isfinite(mean) else -math.inf
+    reports = [(at, value) for at, value in curve.items() if at <= until] or [next(iter(curve.items()))]
+    tail = [value for at, value in reports if at > until * (1 - window)] or [reports[-1][1]]
+    if not all(map(math.isfinite, tail)):
+        return -math.inf
+    values = [value for _, value in reports if math.isfinite(value)]
+    falls = [min(0.0, after - before) ** 2 for before, after in itertools.pairwise(values)]
+    noise = sum(falls) / max(1, len(falls))
+    means = (sum(tail[first:]) / (len(tail) - first) for first in range(len(tail)))
+    errors = (CLIMBING * math.sqrt(noise * (1 - 1 / n)) for n in range(len(tail), 0, -1))
+    return next(mean for mean, error in zip(means, errors, strict=True) if tail[-1] - mean <= error)
 
 
 def normal_scores(values: Sequence[float] | Vector) -> Vector:
