@@ -15,7 +15,8 @@ from policylab.experiments.evaluation import ExactEvaluator, exact_table, greedy
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.standing import schedule_document
 from policylab.experiments.statistics import Interval, mean_interval, probability_of_improvement, seed_warning
-from policylab.experiments.study import read_history, read_outcome
+from policylab.experiments.study import read_history
+from policylab.experiments.study_outcome import read_outcome
 from policylab.files import read_lines
 from policylab.runspec import ReportRow, RunResult, RunSpec, read_model
 from policylab.seeding import generator

@@ -3,7 +3,7 @@
 | file | content |
 |---|---|
 | study/events.jsonl | the event log: see `policylab.tuning.log` |
-| study/outcome.json | the `Outcome`, written when the study is over |
+| study/outcome.json | the `policylab.experiments.study_outcome.Outcome`, written when the study is over |
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from policylab.config import Settings
-from policylab.errors import RunDirectoryError, RunError, UserError
+from policylab.errors import RunDirectoryError
 from policylab.experiments.execute import inherit
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.schema import CONFIGS, ExperimentConfig
 from policylab.experiments.search import SearchSettings, with_default
-from policylab.experiments.standing import saved_by_stopping
-from policylab.files import read_lines, write_atomic
+from policylab.experiments.study_outcome import Outcome, study_outcome, with_bests, write_outcome
+from policylab.files import read_lines
 from policylab.launchers import Handle, Launcher, Progress, State, open_launcher
-from policylab.runspec import ParentRun, ReportRow, RunSpec, read_model
+from policylab.runspec import ParentRun, ReportRow, RunSpec
 from policylab.tuning.backend import Job
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History
@@ -38,21 +35,6 @@ from policylab.tuning.study_facts import experiment_facts
 from policylab.tuning.warm_start import WarmStart, WarmStartedSearcher, WarmStartSettings
 
 WAIT_S = 0.5
-
-
-class Outcome(Settings):
-    """What a finished study decided."""
-
-    schema_version: Literal[1] = 1
-    reason: str = Field(description="why the study ended")
-    winner: int = Field(description="trial selected on the tuning seeds")
-    default: int = Field(description="trial of the default; only confirmed when the search has not tried it")
-    n_trials: int
-    n_runs: int
-    n_failed: int
-    spent_steps: int
-    saved_by_resuming_steps: int
-    saved_by_stopping_steps: int = Field(description="what the runs that were not taken to the full budget did not use")
 
 
 class RunBackend:
@@ -189,8 +171,11 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
             reason = study.run(elapsed_s=run.elapsed_s(), observe=observe)
         finally:
             run.record_session(time.monotonic() - started)
-    outcome = _outcome(study.history, winner=scheduler.best(study.history), reason=reason, own=space.default)
-    write_atomic(run.path / "study" / "outcome.json", outcome.model_dump_json(indent=1) + "\n")
+    best = scheduler.best(study.history)
+    outcome = study_outcome(study.history, winner=best, reason=reason, own=space.default)
+    if isinstance(searcher, WarmStartedSearcher):
+        outcome = with_bests(outcome, searcher.warm_start, history=study.history, sign=settings.sign)
+    write_outcome(run, outcome)
     return outcome
 
 
@@ -239,16 +224,6 @@ def _parent(source: str, *, root: Path) -> Path:
         raise
 
 
-def read_outcome(run: RunDirectory) -> Outcome:
-    """Read what the study of ``run`` decided.
-
-    Raises:
-        RunDirectoryError: it is not over yet, or the file is damaged.
-    """
-    outcome: Outcome = read_model(Outcome, run.path / "study" / "outcome.json")
-    return outcome
-
-
 def read_history(run: RunDirectory) -> History:
     """Return everything that happened in the study of ``run``, from its log."""
     history = History(max_resource=run.config.budget.steps)
@@ -275,24 +250,4 @@ def trial_experiment(config: ExperimentConfig, history: History, *, trial: int) 
     *earlier, last = history.schedule(trial)
     return config.trial(
         last.configuration, earlier=[(stage.until, stage.configuration) for stage in earlier if stage.until is not None]
-    )
-
-
-def _outcome(history: History, *, winner: int | None, reason: str, own: Mapping[str, Any] | None) -> Outcome:
-    failed = [run for _, run in history.runs() if run.error is not None]
-    if winner is None:
-        first = f"; the first failed with: {failed[0].error}" if failed else ""
-        raise (UserError if failed else RunError)(f"no configuration could be trained ({reason}){first}")
-    founders = (trial for trial in history.trials.values() if trial.parent is None)
-    same = [trial.id for trial in founders if own is not None and dict(trial.configuration) == dict(own)]
-    return Outcome(
-        reason=reason,
-        winner=winner,
-        default=same[0] if same else len(history.trials),
-        n_trials=len(history.trials),
-        n_runs=sum(1 for _ in history.runs()),
-        n_failed=len(failed),
-        spent_steps=history.spent,
-        saved_by_resuming_steps=history.saved,
-        saved_by_stopping_steps=saved_by_stopping(history),
     )

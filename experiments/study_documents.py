@@ -62,6 +62,7 @@ def show_document(run: RunDirectory) -> dict[str, Any]:
         "confirmed": result.get("confirmed"),
         **{name: found.get(name) for name in ("optimism_gap", "default", "default_confirmed", "beats_default")},
         "confirmation": _confirmation(view),
+        **{name: (view.outcome or {}).get(name) for name in ("bests", "comparable")},
     }
 
 

@@ -18,7 +18,7 @@ from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import with_default
 from policylab.experiments.standing import schedule_document, standing, standings
 from policylab.experiments.statistics import independent_difference
-from policylab.experiments.study import Outcome, read_outcome
+from policylab.experiments.study_outcome import Outcome, read_outcome
 from policylab.files import read_lines
 from policylab.seeding import generator
 from policylab.tuning.history import History, Run, RunState, Trial
@@ -85,6 +85,8 @@ def course(config: ExperimentConfig, events: Sequence[Mapping[str, Any]], *, out
             (stage["until_steps"], stage["configuration"])
             for stage in schedule_document(replay.history, outcome.winner) or ()
         ],
+        bests=[best.model_dump(mode="json") for best in outcome.bests],
+        comparable=outcome.comparable,
     )
 
 

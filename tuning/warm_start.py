@@ -86,7 +86,7 @@ class WarmStart:
         n_parameters = len(self._child.space.paths)
         observed = gather(history, n_parameters=n_parameters).observed
         full = _in_full(observed, history, n_enough=n_parameters + 2)
-        if self._settings.kind == "identical_data_and_algorithm" and full:
+        if self.comparable and full:
             return tuple(item for source in self.sources for item in source.pooled)
         return tuple(item for source in self.sources for item in source.transferred(observed))
 
@@ -94,9 +94,7 @@ class WarmStart:
         """Return how each parent stands with what the child has observed; pooled ones count in full."""
         observed = gather(history, n_parameters=len(self._child.space.paths)).observed
         found = [source.standing(observed) for source in self.sources]
-        if self._settings.kind == "transfer_learning":
-            return found
-        return [dataclasses.replace(standing, weight=1.0) for standing in found]
+        return [dataclasses.replace(standing, weight=1.0) for standing in found] if self.comparable else found
 
     @functools.cached_property
     def first(self) -> list[Configuration]:
@@ -112,18 +110,21 @@ class WarmStart:
                         break
         return chosen
 
-    def overall_best(self, own: Observation | None) -> list[tuple[str, Observation]]:
-        """Return the best observation of the child (named ``""``) and of each parent, best first.
+    @property
+    def comparable(self) -> bool:
+        """Whether values of the parents and of the child are of the same data and algorithm."""
+        return self._settings.kind == "identical_data_and_algorithm"
 
-        Values of a transfer come from different data and are listed in the order given, the child's first.
+    def bests(self, own: Observation | None) -> list[tuple[str | None, Observation]]:
+        """Return the best observation of the child (named None) and of each parent by name.
+
+        The best comes first where they are `comparable`; else the child's, then the parents' in the order given.
         """
-        found = [("", own)] if own is not None else []
+        found: list[tuple[str | None, Observation]] = [(None, own)] if own is not None else []
         found += [
             (source.name, max(source.pooled, key=lambda item: item.mean)) for source in self.sources if source.pooled
         ]
-        if self._settings.kind == "identical_data_and_algorithm":
-            found.sort(key=lambda pair: -pair[1].mean)
-        return found
+        return sorted(found, key=lambda pair: -pair[1].mean) if self.comparable else found
 
 
 def read_warm_start(settings: WarmStartSettings, child: StudyFacts, *, root: Path) -> WarmStart:
@@ -161,7 +162,7 @@ class WarmStartedSearcher:
         build: Callable[[tuple[Observation, ...]], Searcher],
         box: bool = False,
     ) -> None:
-        self._warm_start = warm_start
+        self.warm_start = warm_start
         self._space = space
         self._build = build
         self._box = box
@@ -171,19 +172,19 @@ class WarmStartedSearcher:
         if (first := opening(self._space, history)) is not None:
             return first
         known = tried(history)
-        for configuration in self._warm_start.first:
+        for configuration in self.warm_start.first:
             if configuration_key(configuration) not in known:
                 return dict(configuration)
         if self._box and history.proposed % 2:
             found = first_new(self._space, history, candidates=self._in_box(history, rng=rng))
             if found is not None:
                 return found
-        return self._build(self._warm_start.prior(history)).suggest(history, rng=rng)
+        return self._build(self.warm_start.prior(history)).suggest(history, rng=rng)
 
     def _in_box(self, history: History, *, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
         """Yield configurations of the box of a parent that agrees, drawn uniformly."""
-        standings = self._warm_start.standings(history)
-        boxes = [source.box for source, standing in zip(self._warm_start.sources, standings, strict=True)
+        standings = self.warm_start.standings(history)
+        boxes = [source.box for source, standing in zip(self.warm_start.sources, standings, strict=True)
                  if standing.weight and source.box is not None]  # fmt: skip
         for _ in range(MAX_REDRAWS if boxes else 0):
             low, high = boxes[int(rng.integers(len(boxes)))]

@@ -110,7 +110,7 @@ def parallel_coordinates(study: StudyData) -> Figure | None:
         else:
             strong = place >= len(trials) - n_strong
             looks.append((to_rgba(colour, 1.0 if strong else crowded), 1.2 if strong else 1.0, "-"))
-    inks, widths, styles = zip(*looks, strict=True)
+    inks, widths, styles = map(list, zip(*looks, strict=True))  # a tuple of two styles would be (offset, dashes)
     panel.add_collection(
         LineCollection(lines, colors=inks, linewidths=widths, linestyles=styles, joinstyle="round", zorder=2)
     )

@@ -161,6 +161,9 @@ class StudyData:
         no_importances: why they cannot.
         schedule: (resource until which it held, configuration) of the selected trial, one after the other; empty
             where one configuration held throughout.
+        bests: of a warm start, the best of this study and of each parent: {study (None: this one), value, n_seeds,
+            configuration}.
+        comparable: whether they are of the same data and algorithm, best first.
     """
 
     metric: str
@@ -184,6 +187,8 @@ class StudyData:
     importances: Importances | None = None
     no_importances: str = ""
     schedule: Sequence[tuple[int, Mapping[str, Any]]] = ()
+    bests: Sequence[Mapping[str, Any]] = ()
+    comparable: bool = False
 
     @property
     def line(self) -> list[int]:

@@ -125,6 +125,29 @@ def _best_schedule(study: StudyData) -> str:
     return block("Best schedule", shown)
 
 
+def warm_start(data: ReportData, figures: Mapping[str, str]) -> str:
+    """What this study found beside the best of its parents."""
+    study = data.study
+    if study is None or not study.bests:
+        return ""
+    head = ("study", "best value", "seeds", *(axis.path for axis in study.axes))
+    rows = [
+        (
+            best["study"] or "this one",
+            number(best["value"]),
+            number(best["n_seeds"]),
+            *(_shown(best["configuration"], axis.path) for axis in study.axes),
+        )
+        for best in study.bests
+    ]
+    note = (
+        "Same data and algorithm: the best of all is first."
+        if study.comparable
+        else "Other data or settings: each value holds for its own study only."
+    )
+    return block("Warm start", f"<div class='wide'>{table(head, rows)}</div><p class='note'>{escaped(note)}</p>")
+
+
 def _shown(configuration: Mapping[str, Any], path: str) -> str:
     """Return the value of a parameter for readers, NOTHING where it does not exist."""
     if path not in configuration:
@@ -262,4 +285,4 @@ def _trial_row(study: StudyData, trial: Tried) -> list[str]:
     ]
 
 
-STUDY_SECTIONS = (search_cards, best_configuration, course, parameters, leaders)
+STUDY_SECTIONS = (search_cards, best_configuration, warm_start, course, parameters, leaders)

@@ -168,6 +168,24 @@ def test_show_is_readable_and_can_be_cut(finished: Path, cli: Cli) -> None:
     assert len(text.partition("rank")[2].splitlines()) == 1 + 3 + 1
 
 
+def test_a_warm_started_study_tells_the_best_of_all(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    start = f"search.warm_start={{kind: identical_data_and_algorithm, parents: [{finished}]}}"
+    given = ["--set", start, "--set", "search.limits.trials=2", "--set", "seeds.confirm=0"]
+    text, _ = cli("tune", "small.yaml", "--out", str(tmp_path / "runs"), *given)
+    (run,) = (tmp_path / "runs").glob("small_tune-*")
+    found = json.loads((run / "result.json").read_text())["search"]
+    (own,) = (best for best in found["bests"] if best["study"] is None)
+    (other,) = (best for best in found["bests"] if best["study"] is not None)
+    parent = json.loads(cli("study", "show", str(finished), "--json")[0])
+    assert other["study"].startswith("small_tune")
+    assert other["value"] == pytest.approx(max(row["value"] for row in parent["leaders"]))
+    assert own["configuration"] == found["configuration"]
+    assert found["bests"][0]["value"] == max(own["value"], other["value"])
+    assert "overall best" in text
+    assert "overall best" in cli("study", "show", str(run))[0]
+    assert "<h2>Warm start</h2>" in (run / "report.html").read_text()
+
+
 def test_a_running_study_is_called_running(finished: Path, cli: Cli, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)

@@ -22,8 +22,9 @@ from policylab.experiments.outcome import finished_runs
 from policylab.experiments.rundir import RunDirectory, create_run
 from policylab.experiments.runner import drive
 from policylab.experiments.schema import ExperimentConfig, load_experiment
-from policylab.experiments.study import RunBackend, read_history, read_outcome, trial_experiment
+from policylab.experiments.study import RunBackend, read_history, trial_experiment
 from policylab.experiments.study_documents import best_document, export_rows, show_document
+from policylab.experiments.study_outcome import read_outcome
 from policylab.experiments.study_view import read_study
 from policylab.experiments.tracking.run_view import read_run
 from policylab.experiments.tracking.study_rows import read_configurations

@@ -35,7 +35,7 @@ from policylab.experiments.report.text import verdict
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import with_default
 from policylab.experiments.standing import saved_by_stopping, standings
-from policylab.experiments.study import Outcome
+from policylab.experiments.study_outcome import Outcome
 from policylab.experiments.study_reporting import course
 from policylab.seeding import generator
 from policylab.tuning.backend import InlineBackend, Task

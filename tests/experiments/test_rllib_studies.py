@@ -14,7 +14,8 @@ import pytest
 
 from policylab.experiments.rundir import RunDirectory, create_run
 from policylab.experiments.schema import ExperimentConfig
-from policylab.experiments.study import read_history, read_outcome
+from policylab.experiments.study import read_history
+from policylab.experiments.study_outcome import read_outcome
 
 pytest.importorskip("ray")
 

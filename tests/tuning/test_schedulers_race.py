@@ -52,7 +52,7 @@ def test_scores_are_the_quantiles_of_midranks() -> None:
 
 
 def test_a_result_is_the_mean_of_the_tail() -> None:
-    curve = {at: value for at, value in enumerate([0.0, 6.0, 3.0, 8.0, 4.0, 9.0, 5.0, 8.0, 6.0, 10.0], start=1)}
+    curve = dict(enumerate([0.0, 6.0, 3.0, 8.0, 4.0, 9.0, 5.0, 8.0, 6.0, 10.0], start=1))
     assert standing(curve, until=10, window=0.3) == (8 + 6 + 10) / 3
     assert standing(curve, until=5, window=0.3) == (8 + 4) / 2
     assert standing({10: 7.0}, until=10, window=0.3) == 7.0

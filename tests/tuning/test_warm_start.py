@@ -393,10 +393,11 @@ def test_the_overall_best_is_over_parents_and_child() -> None:
         parent(facts(name="a"), observed=(observation(7.0),)),
         parent(facts(name="b"), observed=(observation(3.0),)),
     ]
-    identical = started(*parents, kind="identical_data_and_algorithm").overall_best(own)
-    assert [(name, found.mean) for name, found in identical] == [("a", 7.0), ("", 5.0), ("b", 3.0)]
-    transferred = started(*parents).overall_best(own)
-    assert [name for name, _ in transferred] == ["", "a", "b"]
+    identical = started(*parents, kind="identical_data_and_algorithm").bests(own)
+    assert [(name, found.mean) for name, found in identical] == [("a", 7.0), (None, 5.0), ("b", 3.0)]
+    transferred = started(*parents).bests(own)
+    assert [name for name, _ in transferred] == [None, "a", "b"]
+    assert [name for name, _ in started(*parents).bests(None)] == ["a", "b"]
 
 
 # --- searching ---

@@ -6,8 +6,9 @@
    (knowledge gradient); who has hardly a chance to beat the leader is dropped.
 3. *Guard*: a lowest rung that ranks configurations unlike the next is no longer used.
 
-A result is the mean of a curve's tail, or of less of it while the run still climbs, and results are compared by their normal scores. The winner is the finalist
-with the highest posterior mean, not the one with the highest value: best-of-many on one seed mostly picks luck.
+A result is the mean of a curve's tail, or of less of it while the run still climbs, and results are compared by their
+normal scores. The winner is the finalist with the highest posterior mean, not the one with the highest value:
+best-of-many on one seed mostly picks luck.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class RaceSettings(Settings):
     eta: int = Field(default=2, ge=2, description="one in eta goes on; with 3 the first rung drops good learners")
     race: float = Field(default=0.25, ge=0, lt=1, description="share of the budget kept for seeds: that of each rung")
     window: float = Field(
-        default=0.3, gt=0, le=1, description="share of a curve, from its end, whose mean is the result unless the run still climbs"
+        default=0.3,
+        gt=0,
+        le=1,
+        description="share of a curve, from its end, whose mean is the result, or less if it climbs",
     )
     generations: int = Field(default=8, ge=1, description="how often promotion catches up while the search goes on")
     guard: float = Field(default=0.3, ge=-1, le=1, description="a rung surely less correlated with the next is dropped")

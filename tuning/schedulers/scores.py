@@ -41,9 +41,9 @@ def standing(curve: Mapping[int, float], *, until: int, window: float) -> float:
     """Return where a run stood at ``until``: the mean of the reports in the last ``window`` share of the way there.
 
     One evaluation of a learner is noisy and so is the learner from step to step; its last reports together say more
-    than the last one. But a run that still climbs has left them behind: while the last report exceeds their mean by more
-    than `CLIMBING` standard errors, the first of them does not count. The noise is what the whole curve shows in its
-    falls: the mean square of ``min(0, change)`` over white noise is its variance, and a curve that only climbs has none.
+    than the last one. But a run that still climbs has left them behind: while the last report exceeds their mean by
+    more than `CLIMBING` standard errors, the first of them does not count. The noise is what the curve shows in its
+    falls: the mean square of ``min(0, change)`` over white noise is its variance; a curve that only climbs has none.
 
     At least the last report counts; one in the window that is not finite makes the whole the worst.
 

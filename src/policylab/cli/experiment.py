@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import columns, configuration_text, emit, value_text
+from policylab.cli.output import bests_rows, columns, configuration_text, emit, value_text
 
 if TYPE_CHECKING:
     from policylab.experiments.rundir import RunDirectory
@@ -135,6 +135,7 @@ def _search_rows(found: dict[str, Any]) -> list[list[str]]:
         rows.append(["default confirmed", _interval(found["default_confirmed"])])
         rows.append(["beats default", _against_default(found)])
     rows += _best_rows(found)
+    rows += bests_rows(found)
     failed = f", {found['n_failed']} of them failed" if found["n_failed"] else ""
     rows.append(
         ["search", f"{found['n_trials']:,} configurations in {found['n_runs']:,} runs{failed}; {found['reason']}"]

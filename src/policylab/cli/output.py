@@ -49,6 +49,26 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def bests_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Return rows of what a warm-started study and its parents found: the overall best where values compare.
+
+    >>> best = {"study": "first_try", "value": 0.81, "n_seeds": 3, "configuration": {"agent.learning_rate": 0.5}}
+    >>> bests_rows({"bests": [best], "comparable": True})
+    [['overall best', '0.81 on 3 seeds in first_try: learning_rate=0.5']]
+    >>> bests_rows({"bests": [best], "comparable": False})
+    [['best of first_try', '0.81 on 3 seeds, on its own data: learning_rate=0.5']]
+    """
+    bests = found.get("bests") or []
+    if found.get("comparable"):
+        return [["overall best", _best_text(best, f" in {best['study'] or 'this study'}")] for best in bests[:1]]
+    return [[f"best of {best['study']}", _best_text(best, ", on its own data")] for best in bests if best["study"]]
+
+
+def _best_text(best: Mapping[str, Any], where: str) -> str:
+    seeds = f"{best['n_seeds']} seed{'' if best['n_seeds'] == 1 else 's'}"
+    return f"{best['value']:.5g} on {seeds}{where}: {configuration_text(best['configuration'])}"
+
+
 @contextlib.contextmanager
 def progress_bar(what: str, *, total_steps: int, n_runs: int) -> Iterator[Callable[[Sequence[Progress]], None]]:
     """Show on standard error: runs finished, steps per second, time left and the current return."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import columns, configuration_text, emit
+from policylab.cli.output import bests_rows, columns, configuration_text, emit
 from policylab.cli.region import region_of
 from policylab.errors import ConfigError, RunError
 
@@ -68,6 +68,7 @@ def show_text(document: Mapping[str, Any], *, top: int) -> str:
                   f"{budget['saved_by_stopping_steps']:,} by stopping"],
         *_verdict(document),
         *schedule_rows(document["schedule"]),
+        *bests_rows(document),
     ]  # fmt: skip
     shown = leaders[: top or None]
     keys = [key for key in _HEADINGS if key != "parent" or any(row["parent"] for row in leaders)]
