@@ -159,6 +159,27 @@ def test_show_ranks_the_winner_first_and_says_what_was_confirmed(finished: Path,
     assert document["confirmation"]["runs"] == document["confirmation"]["planned"]
 
 
+def test_the_verdict_is_what_the_runs_say(finished: Path) -> None:
+    """Optimism gap and the chance to beat the default, worked out anew from the values of single runs."""
+    found = json.loads((finished / "result.json").read_text())["search"]
+
+    def values(trial: int, role: str) -> list[float]:
+        folders = sorted(finished.glob(f"trials/{trial:04d}/{role}-*"))
+        return [json.loads((folder / "result.json").read_text())["value"] for folder in folders]
+
+    tuned, confirmed = values(found["winner"], "tune"), values(found["winner"], "confirm")
+    default = values(found["default"], "confirm")
+    assert len(tuned) == len(confirmed) == len(default) == 2
+    assert found["optimism_gap"] == pytest.approx(sum(tuned) / 2 - sum(confirmed) / 2)
+    assert found["default_confirmed"]["value"] == pytest.approx(sum(default) / 2)
+    wins = [(ours > theirs) + (ours == theirs) / 2 for ours in confirmed for theirs in default]
+    assert found["beats_default"]["value"] == pytest.approx(sum(wins) / 4)
+    specs = [json.loads(path.read_text()) for path in finished.glob("trials/*/*/spec.json")]
+    seeds = {role: {spec["seed"] for spec in specs if spec["role"] == role} for role in ("tune", "confirm")}
+    assert len(seeds["tune"]) == len(seeds["confirm"]) == 2, "all trials of a role share its seeds"
+    assert not seeds["tune"] & seeds["confirm"]
+
+
 def test_show_is_readable_and_can_be_cut(finished: Path, cli: Cli) -> None:
     text, _ = cli("study", "show", str(finished), "--top", "3")
     assert "480,000 steps = 24.0 full trainings" in text
