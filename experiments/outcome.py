@@ -168,7 +168,8 @@ def search_document(run: RunDirectory, runs: Sequence[FinishedRun]) -> dict[str,
     confirmed, default = (of_role(runs, "confirm", trial=trial) for trial in (outcome.winner, outcome.default))
     if confirmed:
         values, others = (np.array([one.result.value for one in group]) for group in (confirmed, default))
-        found["optimism_gap"] = float(np.mean([one.result.value for one in tuned]) - values.mean())
+        gap = float(np.mean([one.result.value for one in tuned]) - values.mean())
+        found["optimism_gap"] = round(gap, 12)  # the means of equal values may differ in their last digits
         interval = value_interval(default, root_seed=root)
         found["default_confirmed"] = interval_document(interval, measure=default[0].result.measure)
         beats = probability_of_improvement(values, others, rng=generator(root, "beats default"))

@@ -170,7 +170,8 @@ def _against_default(found: dict[str, Any]) -> str:
 def _interval(interval: dict[str, Any]) -> str:
     low_high = interval["ci"]
     text = f" [{low_high[0]:.5g}, {low_high[1]:.5g}]" if low_high else " (no interval from one seed)"
-    return f"{interval['value']:.5g}{text}  {interval['n_seeds']} seeds; {interval['measure']}"
+    seeds = "1 seed" if interval["n_seeds"] == 1 else f"{interval['n_seeds']} seeds"
+    return f"{interval['value']:.5g}{text}  {seeds}; {interval['measure']}"
 
 
 def plan(arguments: argparse.Namespace) -> int:
