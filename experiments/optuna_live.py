@@ -135,6 +135,8 @@ def _push(view: OptunaView) -> str | None:
 
 def storage_failure(failure: Exception) -> str:
     """Return one line that says why an Optuna storage refused, without a password in it."""
+    if isinstance(failure, ImportError) and isinstance(failure.__cause__, ImportError):
+        return f"{failure.__cause__}: install the driver of that database beside policylab"
     cause: Any = failure.__cause__ if type(failure).__name__ == "StorageInternalError" else failure
     text = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     return redacted(f"{type(cause).__name__}: {text}")[:300]

@@ -335,6 +335,9 @@ def test_a_storage_that_fails_is_one_sentence(finished: Path, cli: Cli) -> None:
     assert "unable to open database file" in err
     _, err = cli("study", "export", str(finished), "--format", "optuna", "--storage", "nonsense", code=1)
     assert "took nothing" in err
+    driverless = ["--format", "optuna", "--storage", "postgresql+pg8000://127.0.0.1:9/studies"]
+    _, err = cli("study", "export", str(finished), *driverless, code=1)
+    assert err.endswith("No module named 'pg8000': install the driver of that database beside policylab\n")
 
 
 def test_tune_needs_a_search(cli: Cli, tmp_path: Path) -> None:
