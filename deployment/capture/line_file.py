@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -63,16 +64,8 @@ class LineFile:
         return n_written, n_lost
 
     def _append(self, hour: Path, lines: list[bytes]) -> None:
-        if self._path is None or self._path.parent != hour or self._size >= self.max_bytes:
-            hour.mkdir(parents=True, exist_ok=True)
-            moment = datetime.now(UTC).strftime("%M-%S-%f")
-            self._path, self._size = hour / f"{moment}-{uuid.uuid4()}.jsonl", 0
+        handle = self._opened(hour)
         content = b"".join(lines)
-        try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-        except FileNotFoundError:
-            self._path = None  # somebody has moved the folder away: the next lines make a new one
-            raise
         before = os.fstat(handle).st_size
         try:
             if os.write(handle, content) < len(content):
@@ -83,3 +76,14 @@ class LineFile:
             raise
         finally:
             os.close(handle)
+
+    def _opened(self, hour: Path) -> int:
+        """Open the file of an hour to append to it: the one before, or a new one if somebody has moved that away."""
+        flags = os.O_WRONLY | os.O_APPEND
+        if self._path is not None and self._path.parent == hour and self._size < self.max_bytes:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(self._path, flags)
+        hour.mkdir(parents=True, exist_ok=True)
+        moment = datetime.now(UTC).strftime("%M-%S-%f")
+        self._path, self._size = hour / f"{moment}-{uuid.uuid4()}.jsonl", 0
+        return os.open(self._path, flags | os.O_CREAT, 0o640)

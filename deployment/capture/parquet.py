@@ -3,7 +3,7 @@
     FOLDER/captured-parquet/ENDPOINT/policy_version=DIGEST/date=yyyy-mm-dd/hour=hh/*.parquet
 
 A row has the fields of `DecisionFacts` beside decision id, inference id, time, observation and action
-(both as JSON). Files are written whole and renamed into place, every `WRITE_S` seconds or `MAX_ROWS` rows and at the
+(both as JSON). Files are written whole and renamed into place, every ``write_s`` seconds or `MAX_ROWS` rows and at the
 end; what a kill or a full disk takes are the rows of those that were not.
 """
 
@@ -23,7 +23,6 @@ from policylab.deployment.capture.format import CAPTURED_PARQUET, CapturedDecisi
 from policylab.errors import UserError
 from policylab.extras import require
 
-WRITE_S = 10.0
 MAX_ROWS = 10_000
 logger = logging.getLogger(__name__)
 
@@ -44,13 +43,15 @@ class ParquetFiles:
 
     Args:
         folder: of the endpoint.
+        write_s: seconds after which what was collected becomes a file.
 
     Raises:
         MissingExtraError: pyarrow is absent.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, write_s: float = 10.0) -> None:
         self.folder = folder
+        self.write_s = write_s
         self.n_waiting_bytes = 0  # rows are not bytes yet: they are no reason to write lines earlier
         self._schema = _schema()
         self._rows: dict[Path, list[dict[str, Any]]] = {}
@@ -74,7 +75,7 @@ class ParquetFiles:
 
     def flush(self, *, last: bool = False) -> tuple[int, int]:
         """Write what was collected, if it is time; return how many rows were written, and how many are lost."""
-        due = time.monotonic() - self._written >= WRITE_S or sum(map(len, self._rows.values())) >= MAX_ROWS
+        due = time.monotonic() - self._written >= self.write_s or sum(map(len, self._rows.values())) >= MAX_ROWS
         if not (due or last):
             return 0, 0
         collected, self._rows, self._written = self._rows, {}, time.monotonic()

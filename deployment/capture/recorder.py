@@ -77,7 +77,8 @@ class Recorder:
         self._room = settings.queue if settings else 10_000
         self._files: dict[str, LineFile | ParquetFiles] = {}
         if settings is not None and settings.format == "parquet":
-            self._files[CAPTURED_PARQUET] = ParquetFiles(settings.folder / CAPTURED_PARQUET / endpoint)
+            place = settings.folder / CAPTURED_PARQUET / endpoint
+            self._files[CAPTURED_PARQUET] = ParquetFiles(place, write_s=settings.write_s)
         self._disk_checked = -math.inf
         self._disk_full = False
         self._thread = threading.Thread(target=self._run, name=f"recorder-{endpoint}", daemon=True)

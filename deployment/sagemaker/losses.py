@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from policylab.deployment.endpoint import EndpointConfig
     from policylab.deployment.sagemaker.settings import HostingSettings
 
-_CAPTURE_OF_THIS_MACHINE = ("queue", "max_file_bytes", "max_disk_use")
+_CAPTURE_OF_THIS_MACHINE = ("queue", "write_s", "max_file_bytes", "max_disk_use")
 
 
 def losses(config: EndpointConfig, hosting: HostingSettings) -> Iterator[str]:

@@ -24,7 +24,7 @@ from policylab.monitoring.quality import report as data_report
 from policylab.monitoring.quality.check import check
 from policylab.monitoring.quality.constraints import read_constraints, with_false_discovery_rate
 from policylab.monitoring.schedule.check_result import CheckResult
-from policylab.monitoring.schedule.cut import Part, cut
+from policylab.monitoring.schedule.cut import Part, Unfinished, cut
 from policylab.monitoring.schedule.monitor_file import (
     AttributionCheck,
     BiasCheck,
@@ -53,9 +53,9 @@ def run_checks(config: MonitorConfig, *, start: datetime, end: datetime) -> list
         part = Part(endpoint, config.variant, start - late, end - late, over=over)
         with tempfile.TemporaryDirectory(prefix="policylab-window-") as folder:
             try:
-                n, n_unfinished = cut(config.data, Path(folder), part=part)
+                n, unfinished = cut(config.data, Path(folder), part=part)
                 result = _run(one, Path(folder), bundle=bundle) if n else CheckResult(one.kind, "no data", "", (), {})
-                found.append(_with_note(result, n_unfinished))
+                found.append(_with_note(result, unfinished))
             except PolicylabError as error:
                 logger.warning("the check %s failed: %s", one.kind, error)
                 failed = Measurement(f"{one.kind}.failed", 1.0, None, True, str(error))
@@ -63,12 +63,9 @@ def run_checks(config: MonitorConfig, *, start: datetime, end: datetime) -> list
     return found
 
 
-def _with_note(result: CheckResult, n_unfinished: int) -> CheckResult:
-    if not n_unfinished:
-        return result
-    unfinished = counted(n_unfinished, "episodes")
-    note = f"left out, still going on: {unfinished}; raise `late` to the time that an episode takes"
-    return dataclasses.replace(result, text=f"{result.text}; {note}" if result.text else note)
+def _with_note(result: CheckResult, unfinished: Unfinished) -> CheckResult:
+    text = "; ".join(part for part in (result.text, unfinished.text) if part)
+    return dataclasses.replace(result, text=text)
 
 
 def endpoint_of(config: MonitorConfig) -> str:

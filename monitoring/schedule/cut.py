@@ -30,6 +30,7 @@ from policylab.deployment.capture.format import (
 )
 from policylab.deployment.capture.reading import Copies, complete_lines, reward_files
 from policylab.errors import UserError
+from policylab.experiments.report.text import counted
 from policylab.monitoring.ope.reported import Reported
 from policylab.monitoring.outcomes.period import Period
 
@@ -73,8 +74,24 @@ class Part:
         return found
 
 
-def cut(folder: Path, into: Path, *, part: Part) -> tuple[int, int]:
-    """Copy what belongs to a window; return how many decisions that are, and how many episodes still went on.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Episodes that began in a window and were left out, by why they are not known to be over."""
+
+    went_on: int = 0
+    untold: int = 0
+
+    @property
+    def text(self) -> str:
+        """In words; empty if there are none."""
+        reasons = {"that still went on": self.went_on, "whose end nobody has reported": self.untold}
+        told = [f"{counted(n, 'episodes')} {reason}" for reason, n in reasons.items() if n]
+        remedy = "raise `late` to the time that an episode and its reports take"
+        return f"left out: {', '.join(told)}; {remedy}" if told else ""
+
+
+def cut(folder: Path, into: Path, *, part: Part) -> tuple[int, Unfinished]:
+    """Copy what belongs to a window; return how many decisions that are, and which episodes were left out.
 
     Args:
         folder: with ``captured`` or ``captured-parquet``, and ``ground-truth``, in it.
@@ -85,7 +102,7 @@ def cut(folder: Path, into: Path, *, part: Part) -> tuple[int, int]:
         UserError: a line that may belong to the window is damaged, or a decision was captured twice with different
             contents, or a file of rewards is there twice.
     """
-    whole, n_unfinished = (None, 0) if part.over is None else _whole_episodes(folder, part)
+    whole, unfinished = (None, Unfinished()) if part.over is None else _whole_episodes(folder, part)
     window, copies = Period(part.start, part.end), Copies()
     wanted: set[str] = set()
     kept: dict[Path, list[bytes]] = {}
@@ -100,11 +117,11 @@ def cut(folder: Path, into: Path, *, part: Part) -> tuple[int, int]:
         _write(into / place, lines)
     for file, lines in _rewards(folder, part, wanted=wanted):
         _write(into / file.relative_to(folder), lines)
-    return n, n_unfinished
+    return n, unfinished
 
 
-def _whole_episodes(folder: Path, part: Part) -> tuple[set[str], int]:
-    """Return the episodes that began in the window and ended, and how many began there and went on."""
+def _whole_episodes(folder: Path, part: Part) -> tuple[set[str], Unfinished]:
+    """Return the episodes that began in the window and ended, and how many began there and did not."""
     files = reward_files(folder, endpoint=part.endpoint, since=hour_folder((part.start - HOUR).timestamp()))
     reported = Reported.of(_rewards_in(files))
     spans: dict[str, tuple[datetime, datetime]] = {}
@@ -116,8 +133,9 @@ def _whole_episodes(folder: Path, part: Part) -> tuple[set[str], int]:
         if reported.ended(decision):
             told.add(name)
     began = {name: last for name, (first, last) in spans.items() if part.start <= first < part.end}
-    ended = {name for name, last in began.items() if last < part.last and (name in told or not reported.end)}
-    return ended, len(began) - len(ended)
+    over = {name for name, last in began.items() if last < part.last}
+    ended = over & told if reported.end else over
+    return ended, Unfinished(went_on=len(began) - len(over), untold=len(over) - len(ended))
 
 
 def _rewards_in(files: Iterable[Path]) -> Iterator[Reward]:

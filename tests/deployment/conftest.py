@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,12 @@ def deployed(bundles: dict[str, Path], tmp_path: Path) -> Iterator[Deployed]:
     yield found
     for server in found.servers:
         server.close()
+
+
+def wait_written(recorder: Any, n: int) -> None:
+    """Wait until the recorder has written or dropped so many in all."""
+    for _ in range(3000):
+        if recorder.n_written + recorder.n_dropped >= n:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("the recorder does not come to an end")

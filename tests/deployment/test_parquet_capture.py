@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.deployment.conftest import endpoint, served
+from pydantic import ValidationError
+from tests.deployment.conftest import endpoint, served, wait_written
 
 from policylab.deployment.capture import parquet as parquet_capture
 from policylab.deployment.capture.format import CapturedDecision
 from policylab.deployment.capture.reading import read_captured
 from policylab.deployment.decision import DecisionRequest
+from policylab.deployment.endpoint import CaptureSettings
 from policylab.errors import UserError
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -74,6 +76,16 @@ def test_many_rows_are_written_before_the_end(
 ) -> None:
     monkeypatch.setattr(parquet_capture, "MAX_ROWS", 5)
     assert len(captured(bundles, tmp_path, format="parquet")) == 40
+
+
+def test_what_was_decided_becomes_a_file_after_the_time_that_was_set(bundles: dict[str, Path], tmp_path: Path) -> None:
+    capture = {"folder": tmp_path, "format": "parquet", "write_s": 0.2}
+    with served(endpoint({"name": "left", "bundle": bundles["left"]}, capture=capture)) as server:
+        server.decide(DecisionRequest((3,)))
+        wait_written(server.recorder, 1)  # while the server goes on
+        assert [one.observation for one in read_captured(tmp_path, endpoint="lake")] == [3]
+    with pytest.raises(ValidationError, match="write_s is of format: parquet; lines are written every 0.2 s"):
+        CaptureSettings(folder=tmp_path, write_s=1.0)
 
 
 def test_a_damaged_file_is_told_by_its_name(bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ def test_an_episode_that_goes_on_is_left_out_and_told(monitor: Path) -> None:
     episodes(monitor.parent / "data", SPANS)
     first, second, third = run(monitor, START + timedelta(hours=3, minutes=1))
     assert (returns(first), returns(second)) == (21, 6)
-    assert "left out, still going on: 1 episode; raise `late`" in first["checks"][0]["text"]
+    assert "left out: 1 episode that still went on; raise `late`" in first["checks"][0]["text"]
     assert third["checks"][0]["status"] == "no data"
 
 
@@ -311,7 +311,7 @@ def test_an_episode_whose_end_is_not_told_goes_on_where_others_tell_it(monitor: 
     episodes(monitor.parent / "data", {"a": (10, 30), "b": (20, 25)}, ended=("a",))
     (found,) = run(monitor, START + timedelta(hours=1, minutes=1))
     assert returns(found) == 21
-    assert "left out, still going on: 1 episode" in found["checks"][0]["text"]
+    assert "left out: 1 episode whose end nobody has reported; raise `late`" in found["checks"][0]["text"]
 
 
 def test_decisions_of_parquet_are_checked(monitor: Path) -> None:
@@ -545,5 +545,7 @@ def test_the_demo_detects_names_the_cause_and_rolls_back(tmp_path: Path) -> None
     found = demo(tmp_path)
     assert found.causes == ("transition",)
     assert found.return_shifted < 0.3 < found.return_after < found.return_before
-    assert "the environment reacts differently" in found.report.read_text()
+    page = found.report.read_text()
+    assert "the environment reacts differently" in page
+    assert "whose end nobody has reported" not in page  # the player reports every end
     assert set(threading.enumerate()) <= before, "it leaves no thread"
