@@ -67,13 +67,13 @@ def write(path: Path, n_rows: int, *, seed: int) -> Path:
 
 def ours(reference: Path, current: Path) -> None:
     baseline = profile_of([reference])
-    found = check(profile_of([current]), baseline, constraints=suggested(baseline))
+    found = check(profile_of([current], like=baseline), baseline, constraints=suggested(baseline))
     assert not found.violations
 
 
 def stored(reference: Path, current: Path) -> None:
     baseline = Profile.load(reference.with_suffix(".npz"))
-    check(profile_of([current]), baseline, constraints=suggested(baseline))
+    check(profile_of([current], like=baseline), baseline, constraints=suggested(baseline))
 
 
 def by_peer(task: str, name: str, *, python: str, folder: Path) -> Any:
@@ -138,7 +138,8 @@ def ours_found(pair: Path) -> tuple[bool, bool, bool]:
 
     5 % are of each of the three columns, as peers have it.
     """
-    baseline, window = (profile_of([pair / f"{name}.parquet"]) for name in ("reference", "current"))
+    baseline = profile_of([pair / "reference.parquet"])
+    window = profile_of([pair / "current.parquet"], like=baseline)
     limits = suggested(baseline)
     found, often = (check(window, baseline, constraints=limits, false_alarm_rate=rate) for rate in (0.003, 0.15))
     drifted = any(violation.constraint_check_type == "baseline_drift_check" for violation in found.violations)

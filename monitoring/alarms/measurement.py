@@ -36,13 +36,13 @@ class Measurement:
 
 
 def of_data(found: QualityCheck, *, false_alarm_rate: float = FALSE_ALARM_RATE) -> list[Measurement]:
-    """Return the drift of every column, and every other violation.
+    """Return the drift of every column and of their correlations, and every other violation.
 
     Args:
         found: the check.
         false_alarm_rate: that it was made with.
     """
-    rate = false_alarm_rate / max(1, found.n_constrained)
+    rate = false_alarm_rate / max(1, found.n_tested)
     drifted = {v.feature_name: v.description for v in found.violations if v.constraint_check_type == _DRIFT}
     measured = []
     for column in found.columns:
@@ -53,13 +53,24 @@ def of_data(found: QualityCheck, *, false_alarm_rate: float = FALSE_ALARM_RATE) 
         p_value = linf_p_value(distance.value, spread=spread, error=distance.error)
         detail = drifted.get(column.name, f"L-infinity distance {distance.value:.4g}")
         measured.append(Measurement(f"data.{column.name}", distance.value, p_value, column.name in drifted, detail))
-    others = [violation for violation in found.violations if violation.constraint_check_type != _DRIFT]
+    if found.pairs:
+        measured.append(_of_pairs(found))
+    others = [one for one in found.violations if one.constraint_check_type not in (_DRIFT, _CORRELATION)]
     return measured + [
         Measurement(f"data.{v.feature_name}.{v.constraint_check_type}", 1.0, None, True, v.description) for v in others
     ]
 
 
-_DRIFT = "baseline_drift_check"
+_DRIFT, _CORRELATION = "baseline_drift_check", "correlation_drift_check"
+
+
+def _of_pairs(found: QualityCheck) -> Measurement:
+    """Return the least likely change of a correlation, for all of them."""
+    pair = min(found.pairs, key=lambda one: (one.p_value(), -one.change.value))
+    told = [f"{v.feature_name}: {v.description}" for v in found.violations if v.constraint_check_type == _CORRELATION]
+    detail = f"{pair.names[0]} and {pair.names[1]}: {pair.window:.4g} instead of {pair.baseline:.4g}"
+    p_value = min(1.0, pair.p_value() * len(found.pairs))
+    return Measurement("data.correlation", pair.change.value, p_value, bool(told), "; ".join(told) or detail)
 
 
 def of_causes(found: Diagnosis) -> list[Measurement]:

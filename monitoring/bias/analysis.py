@@ -68,6 +68,7 @@ class Measured:
         value: may be infinite, or NaN where it is not defined.
         low: lower end of the normal bootstrap interval; as ``value`` where that has none.
         high: its upper end.
+        std_error: standard deviation of the value by the bootstrap; 0 where that has none.
         neutral: the value without bias.
         direction: which facet is compared with which.
         post_training: whether it is of predictions.
@@ -78,6 +79,7 @@ class Measured:
     value: float
     low: float
     high: float
+    std_error: float
     neutral: float
     direction: Direction
     post_training: bool
@@ -122,9 +124,10 @@ def analyse(rows: Rows, question: Question, *, level: float = 0.95, seed: int = 
     for name, metric in wanted.items():
         value, spread = float(metric.function(counts)), metric.function(resampled)
         post = name in POST_TRAINING
-        low, high = _interval(value, spread, z=z)
-        found.append(Measured(name, metric.title, value, low, high, metric.neutral, metric.direction, post))
-    flipped, notes = _flipped(rows, question, facet_d=facet_d, z=z, seed=seed)
+        error = _error(value, spread)
+        ends = value - z * error, value + z * error
+        found.append(Measured(name, metric.title, value, *ends, error, metric.neutral, metric.direction, post))
+    flipped, notes = _flipped(rows, question, facet_d=facet_d, z=z, seed=seed, time=counts.time)
     return Analysis(question, (*found, *flipped), n_a, n_d, rows.n_left_out, notes)
 
 
@@ -148,7 +151,7 @@ def _counts(rows: Rows, question: Question, *, facet_d: NDArray[np.bool_]) -> Co
 
 
 def _flipped(
-    rows: Rows, question: Question, *, facet_d: NDArray[np.bool_], z: float, seed: int
+    rows: Rows, question: Question, *, facet_d: NDArray[np.bool_], z: float, seed: int, time: float
 ) -> tuple[list[Measured], tuple[str, ...]]:
     """Return the flip test of the numeric columns that are not part of the question, or why there is none."""
     if question.prediction is None:
@@ -162,8 +165,9 @@ def _flipped(
     features = np.column_stack([rows.columns[name][chosen] for name in names]).astype(np.float64)
     predicted = question.prediction.mask(rows.columns[question.prediction.column])
     test = flip_test(features, facet_d[chosen], predicted=predicted[chosen])
-    low, high = _interval(test.value, test.resampled(N_RESAMPLES, rng=rng), z=z)
-    measured = Measured("FT", FLIP_TEST, test.value, low, high, 0.0, "d - a", post_training=True)
+    error = _error(test.value, test.resampled(N_RESAMPLES, rng=rng)) * math.sqrt(time)
+    ends = test.value - z * error, test.value + z * error
+    measured = Measured("FT", FLIP_TEST, test.value, *ends, error, 0.0, "d - a", post_training=True)
     sampled = (f"FT is of {len(chosen):,} rows drawn at random",) if len(chosen) < len(facet_d) else ()
     return [measured], (f"FT compares rows by {', '.join(names)}, as they are", *sampled)
 
@@ -174,13 +178,10 @@ def _some(mask: NDArray[np.bool_], *, rng: np.random.Generator) -> NDArray[np.in
     return rows if len(rows) <= MAX_FLIPPED else np.sort(rng.choice(rows, MAX_FLIPPED, replace=False))
 
 
-def _interval(value: float, resampled: NDArray[np.float64], *, z: float) -> tuple[float, float]:
-    """Return value ± z standard deviations of the resampled values that are finite."""
+def _error(value: float, resampled: NDArray[np.float64]) -> float:
+    """Return the standard deviation of the resampled values that are finite; 0 where there is none."""
     finite = resampled[np.isfinite(resampled)]
-    if not math.isfinite(value) or finite.size < 2:
-        return value, value
-    deviation = float(finite.std(ddof=1))
-    return value - z * deviation, value + z * deviation
+    return float(finite.std(ddof=1)) if math.isfinite(value) and finite.size >= 2 else 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,18 +195,25 @@ class BiasViolation:
     description: str
 
 
-def violations(found: Analysis, baseline: Mapping[str, float]) -> list[BiasViolation]:
+def violations(
+    found: Analysis, baseline: Mapping[str, float], *, errors: Mapping[str, float] | None = None
+) -> list[BiasViolation]:
     """Return the metrics whose interval and the range that the baseline's value allows have nothing in common.
 
     Args:
         found: the analysis of a window.
         baseline: the value of each metric in the baseline; a metric that is not there is not checked.
+        errors: standard errors of these, by which intervals are widened: two times that do not differ then alarm as
+            rarely as the level of the intervals says. Without them the rule is Clarify's.
     """
     broken = []
     for metric in found.metrics:
         allowed = abs(baseline.get(metric.name, math.inf) - metric.neutral)
+        error = (errors or {}).get(metric.name, 0.0)
+        wider = math.hypot(1.0, error / metric.std_error) if metric.std_error > 0.0 else 1.0
+        low, high = (metric.value + wider * (end - metric.value) for end in (metric.low, metric.high))
         # NaN, an undefined metric, is in no range and alarms about nothing.
-        if metric.low > metric.neutral + allowed or metric.high < metric.neutral - allowed:
+        if low > metric.neutral + allowed or high < metric.neutral - allowed:
             description = f"Value {metric.value} does not meet the constraint requirement"
             facet = found.question.facet
             broken.append(
@@ -232,7 +240,8 @@ def analysis_document(found: Analysis) -> dict[str, Any]:
 
 
 def _entry(metric: Measured) -> dict[str, Any]:
-    return {"name": metric.name, "description": metric.title, "value": _json(metric.value)}
+    entry = {"name": metric.name, "description": metric.title, "value": _json(metric.value)}
+    return {**entry, "std_error": metric.std_error}  # an addition to Clarify's
 
 
 def _json(value: float) -> float | str | None:
@@ -241,26 +250,27 @@ def _json(value: float) -> float | str | None:
     return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
 
 
-def baseline_values(path: Path, question: Question) -> dict[str, float]:
-    """Return the values in an ``analysis.json`` for the same facet.
+def baseline_values(path: Path, question: Question) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the values in an ``analysis.json`` for the same facet, and their standard errors where it has them.
 
     Raises:
         ConfigError: it is missing, damaged, or of another facet.
     """
     try:
         document = read_json(path)
-        entries = [
-            entry
+        metrics = [
+            metric
             for section in ("pre_training_bias_metrics", "post_training_bias_metrics")
             for entry in document.get(section, {}).get("facets", {}).get(question.facet.column, [])
             if entry["value_or_threshold"] == question.facet.value_or_threshold
+            for metric in entry["metrics"]
         ]
-        values = {metric["name"]: metric["value"] for entry in entries for metric in entry["metrics"]}
-        found = {name: float(value) for name, value in values.items() if value is not None}
+        found = {metric["name"]: float(metric["value"]) for metric in metrics if metric["value"] is not None}
+        errors = {metric["name"]: float(metric.get("std_error") or 0.0) for metric in metrics}
     except UserError as error:
         raise ConfigError(str(error)) from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is no analysis.json of a bias analysis ({error!r:.60})") from error
     if not found:
         raise ConfigError(f"{path} holds no metrics of the facet {question.facet}; analyse the baseline with it")
-    return found
+    return found, errors

@@ -17,6 +17,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from policylab.monitoring.profiles.autocorrelation import N_FOR_TIME, categories_time
+
 Floats = NDArray[np.float64]
 
 
@@ -28,10 +30,12 @@ class Counts:
         table: shape (..., 2, L, 2, G): facet (a, d), label value, prediction (refused, accepted), group. Without
             predictions all stand under 0; without groups G is 1.
         positive: which label values are the positive outcome, shape (L,).
+        time: how many successive rows are worth one independent one, at least 1.
     """
 
     table: Floats
     positive: NDArray[np.bool_]
+    time: float = 1.0
 
     def of_facet(self) -> Floats:
         """Return na and nd, shape (..., 2)."""
@@ -56,9 +60,9 @@ class Counts:
         return np.stack(parts, axis=-2)
 
     def resampled(self, n_resamples: int, *, rng: np.random.Generator) -> Counts:
-        """Return ``n_resamples`` tables of as many rows, drawn with replacement."""
+        """Return ``n_resamples`` tables of as many rows as these are worth, drawn with replacement."""
         n = int(self.table.sum())
-        drawn = rng.multinomial(n, self.table.ravel() / n, size=n_resamples)
+        drawn = rng.multinomial(max(1, round(n / self.time)), self.table.ravel() / n, size=n_resamples)
         return dataclasses.replace(self, table=drawn.reshape(n_resamples, *self.table.shape).astype(np.float64))
 
 
@@ -86,4 +90,5 @@ def tabulated(
     cell = np.ravel_multi_index(
         (facet_d.astype(np.int64), label, of_prediction, nothing if group is None else group), shape
     )
-    return Counts(np.bincount(cell, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64), positive)
+    table = np.bincount(cell, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
+    return Counts(table, positive, time=categories_time(cell[:N_FOR_TIME]))

@@ -41,7 +41,11 @@ class DriftSettings(Settings):
     """When a layer has drifted."""
 
     false_alarm_rate: float = Field(0.003, gt=0.0, lt=1.0, description="of all layers together, without any drift")
-    effect_threshold: float = Field(0.1, ge=0.0, description="least effect that matters: 0 for equal distributions")
+    effect_threshold: float = Field(
+        0.1,
+        ge=0.0,
+        description="least effect that matters: 0 for equal distributions, 1 for ones with nothing in common",
+    )
     unseen_threshold: float = Field(0.01, ge=0.0, le=1.0, description="share of unseen observations that matters")
 
 
@@ -52,8 +56,8 @@ class Layer:
     Attributes:
         name: see the module's table.
         role: whether it can change by itself.
-        effect: how large the change is: a distance of distributions; of ``exploration`` a difference, of ``unseen`` a
-            share.
+        effect: how large the change is: a distance of distributions in [0, 1]; of ``exploration`` a difference (of
+            densities in nats, at least 0), of ``unseen`` a share.
         p_value: how often chance alone does as much.
         drifted: the verdict.
         detail: what was compared, in words.

@@ -25,7 +25,7 @@ from scipy.special import ndtr
 from scipy.stats import rankdata
 
 from policylab.errors import UserError
-from policylab.monitoring.profiles.column import autocorrelation_time
+from policylab.monitoring.profiles.autocorrelation import autocorrelation_time
 
 Floats = NDArray[np.float64]
 MATERIAL = 0.1

@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from policylab.monitoring.causes.comparison import Comparison, Floats, Role, columns, listed
 from policylab.monitoring.causes.matching import two_samples
 from policylab.monitoring.causes.steps import Steps
-from policylab.monitoring.profiles.column import autocorrelation_time
+from policylab.monitoring.profiles.autocorrelation import autocorrelation_time
 
 
 def marginal(baseline: Steps, window: Steps) -> dict[str, Comparison]:

@@ -4,13 +4,17 @@ Baseline and window are two samples in each stratum (a state, or a state and an 
 are compared by Pearson's test of homogeneity; statistics and degrees of freedom add up over strata. Counts of a Markov
 chain's transitions behave as independent samples do, so that the autocorrelation of states plays no part.
 
-The effect φ is free of the sample sizes: φ² = Σ_s (χ²_s - dof_s) / Σ_s n_s m_s / (n_s + m_s) estimates the mean of the
-χ² distance of the two conditional distributions without bias; 0 is no change, 0.1 small, 0.5 large (Cohen 1988).
+The effect is the root of the mean over strata of Le Cam's distance Λ = ½ Σ_k (p_k - q_k)² / (p_k + q_k) of the two
+conditional distributions, in [0, 1]: 0 is no change, 1 are outcomes that have nothing in common, and a fair coin that
+falls heads with 0.6 is 0.1 away, by this as by the L-infinity distance of the other layers. A stratum has the weight
+n m / (n + m). What chance adds, (K - 1) / 4 (1/n + 1/m) for K outcomes, is taken off: the effect does not depend on the
+sizes of the samples.
 
 Outcomes that are expected fewer than five times in either sample are left out of their stratum: a choice by the pooled
 counts, which the null hypothesis does not mind.
 
-Source: Billingsley, "Statistical methods in Markov chains", Annals of Mathematical Statistics 32 (1961).
+Source: Billingsley, "Statistical methods in Markov chains", Annals of Mathematical Statistics 32 (1961); Le Cam,
+"Asymptotic methods in statistical decision theory" (1986), section 4.2.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ class Homogeneity:
         statistic: χ².
         degrees: degrees of freedom; 0 if nothing could be compared.
         p_value: 1 if nothing could be compared.
-        effect: φ, at least 0.
+        effect: in [0, 1].
         compared: share of the window's rows in strata and outcomes that were compared.
     """
 
@@ -65,11 +69,16 @@ def homogeneity(
     statistic = float(((counts - expected) ** 2 / expected).sum())
     first = np.unique(stratum, return_index=True)[1]
     degrees = len(counts) - len(first)
-    sizes = within[first]
-    weight = float((sizes.prod(axis=1) / sizes.sum(axis=1)).sum())
-    effect = float(np.sqrt(max(0.0, statistic - degrees) / weight))
+    effect = _effect(counts / within, within.prod(axis=1) / within.sum(axis=1), first=first)
     compared = float(counts[:, 1].sum() / len(window[0]))
     return Homogeneity(statistic, degrees, float(chdtrc(degrees, statistic)), effect, compared)
+
+
+def _effect(shares: NDArray[np.float64], weight: NDArray[np.float64], *, first: NDArray[np.int64]) -> float:
+    """Return the effect of shares of outcomes, shape (k, 2), whose strata have weights, shape (k,), and first rows."""
+    apart = (shares[:, 0] - shares[:, 1]) ** 2 / (2.0 * shares.sum(axis=1))
+    chance = (len(shares) - len(first)) / 4.0
+    return float(np.sqrt(max(0.0, float(weight @ apart) - chance) / weight[first].sum()))
 
 
 def _table(

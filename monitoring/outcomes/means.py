@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from policylab.experiments.statistics import wilson
-from policylab.monitoring.profiles.column import autocorrelation_time
+from policylab.monitoring.profiles.autocorrelation import autocorrelation_time
 
 Floats = NDArray[np.float64]
 Worse = Literal["lower", "higher"]

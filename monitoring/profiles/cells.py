@@ -37,6 +37,8 @@ class Cells:
         texts: the texts, as an arrow array without nulls; None if there are none.
         n_missing: empty cells, NaN and infinities.
         n_infinite: infinities.
+        where: which rows hold the numbers, shape (n,); None if all do.
+        present: which rows hold numbers or texts, shape (n,); None if all do.
     """
 
     numbers: Floats
@@ -44,11 +46,21 @@ class Cells:
     texts: Any = None
     n_missing: int = 0
     n_infinite: int = 0
+    where: NDArray[np.bool_] | None = None
+    present: NDArray[np.bool_] | None = None
 
     @property
     def n(self) -> int:
         """Rows."""
         return len(self.numbers) + self.n_missing + (0 if self.texts is None else len(self.texts))
+
+    def spread(self) -> Floats:
+        """Return the numbers in their rows, shape (n,); NaN where there is none."""
+        if self.where is None:
+            return self.numbers if len(self.numbers) == self.n else np.full(self.n, np.nan)
+        found = np.full(len(self.where), np.nan)
+        found[self.where] = self.numbers
+        return found
 
 
 def of_numbers(values: NDArray[Any]) -> Cells:
@@ -61,7 +73,8 @@ def of_numbers(values: NDArray[Any]) -> Cells:
         return Cells(numbers)
     usable = np.abs(numbers) <= LARGEST
     n_missing = int((~usable).sum())
-    return Cells(numbers[usable], n_missing=n_missing, n_infinite=n_missing - int(np.isnan(numbers).sum()))
+    n_infinite = n_missing - int(np.isnan(numbers).sum())
+    return Cells(numbers[usable], n_missing=n_missing, n_infinite=n_infinite, where=usable, present=usable)
 
 
 def of_arrow(column: Any) -> Cells:
@@ -75,7 +88,7 @@ def of_arrow(column: Any) -> Cells:
     if pa.types.is_dictionary(kind):
         return of_arrow(column.dictionary_decode())
     if pa.types.is_null(kind):
-        return Cells(np.empty(0), n_missing=len(column))
+        return Cells(np.empty(0), n_missing=len(column), present=np.zeros(len(column), dtype=np.bool_))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return of_text(column)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
@@ -83,14 +96,16 @@ def of_arrow(column: Any) -> Cells:
     if not column.null_count:
         return of_numbers(column.to_numpy(zero_copy_only=False))
     present = of_numbers(column.drop_null().to_numpy(zero_copy_only=False))
-    return dataclasses.replace(present, n_missing=present.n_missing + column.null_count)
+    where = _within(column.is_valid().to_numpy(zero_copy_only=False), present)
+    n_missing = present.n_missing + column.null_count
+    return dataclasses.replace(present, n_missing=n_missing, where=where, present=where)
 
 
 def of_text(column: Any) -> Cells:
     """Return the cells of an arrow array of text: what reads as a number is one."""
     compute = require("pyarrow.compute", extra="monitor")
     pandas = require("pandas", extra="monitor")
-    n_null, column = column.null_count, column.drop_null()
+    n_null, valid, column = column.null_count, column.is_valid(), column.drop_null()
     try:
         values = compute.cast(column, "float64").to_numpy(zero_copy_only=False)
         reads = np.ones(len(values), dtype=np.bool_)
@@ -101,7 +116,13 @@ def of_text(column: Any) -> Cells:
     n_whole = int(compute.sum(compute.match_substring_regex(column, WHOLE)).as_py() or 0)
     found = of_numbers(values[reads])
     texts = None if reads.all() else column.filter(~reads)
-    return dataclasses.replace(found, n_whole=n_whole, texts=texts, n_missing=found.n_missing + n_null)
+    valid = np.array(valid.to_numpy(zero_copy_only=False))
+    rows = valid.copy()
+    rows[valid] = reads
+    where = _within(rows, found)
+    n_missing = found.n_missing + n_null
+    present = None if not n_missing else (valid & ~rows) | (rows if where is None else where)
+    return dataclasses.replace(found, n_whole=n_whole, texts=texts, n_missing=n_missing, where=where, present=present)
 
 
 def of_values(values: list[Any]) -> Cells:
@@ -110,12 +131,26 @@ def of_values(values: list[Any]) -> Cells:
     numbers = [value for value in values if isinstance(value, int | float)]
     texts = [encodable(str(value)) for value in values if not isinstance(value, int | float | None)]
     found = of_numbers(np.array([_float(value) for value in numbers], dtype=np.float64))
+    rows = np.array([isinstance(value, int | float) for value in values], dtype=np.bool_)
+    where, n_missing = _within(rows, found), found.n_missing + values.count(None)
+    others = np.array([not isinstance(value, int | float | None) for value in values], dtype=np.bool_)
     return dataclasses.replace(
         found,
         n_whole=sum(isinstance(value, int) for value in numbers),
         texts=pa.array(texts) if texts else None,
-        n_missing=found.n_missing + values.count(None),
+        n_missing=n_missing,
+        where=where,
+        present=None if not n_missing else others | (rows if where is None else where),
     )
+
+
+def _within(rows: NDArray[np.bool_], found: Cells) -> NDArray[np.bool_] | None:
+    """Return which rows hold numbers, where ``found`` are the cells of some ``rows``."""
+    if found.where is None:
+        return None if rows.all() else rows
+    where = rows.copy()
+    where[rows] = found.where
+    return where
 
 
 def encodable(text: str) -> str:

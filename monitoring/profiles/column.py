@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from policylab.monitoring.profiles.autocorrelation import FirstValues, of_numbers, of_texts
 from policylab.monitoring.profiles.cells import Cells
 from policylab.monitoring.profiles.quantile_sketch import QuantileSketch
 
@@ -18,9 +19,6 @@ MAX_CATEGORIES = 10_000
 """Different texts that are counted; further ones are counted together."""
 CONFORMING = 0.9
 """Share of the present values that must be of a type for the column to be of it (1 - SageMaker's threshold of 0.1)."""
-MIN_FOR_TIME = 12
-N_FOR_TIME = 16_384
-"""Values from which the autocorrelation is estimated: the first ones, in their order."""
 
 
 class ColumnProfile:
@@ -37,7 +35,9 @@ class ColumnProfile:
         sketch: distribution of the numbers.
         texts: count of each text, of the first `MAX_CATEGORIES` different ones.
         n_other_texts: texts that are not counted one by one.
-        autocorrelation_time: how many successive numbers are worth one independent one, at least 1.
+        number_time: how many successive numbers are worth one independent one.
+        text_time: the same of texts, of the common one that lasts longest.
+        missing_time: the same of whether rows hold a value.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -50,7 +50,19 @@ class ColumnProfile:
         self.sketch = QuantileSketch(rng)
         self.texts: Counter[str] = Counter()
         self.n_other_texts = 0
-        self.autocorrelation_time = 1.0
+        self.number_time = FirstValues(of_numbers)
+        self.text_time = FirstValues(of_texts)
+        self.missing_time = FirstValues(of_numbers)
+
+    @property
+    def autocorrelation_time(self) -> float:
+        """How many successive numbers are worth one independent one, at least 1."""
+        return self.number_time.time
+
+    @property
+    def time(self) -> float:
+        """The same of numbers and texts together."""
+        return max(self.number_time.time, self.text_time.time)
 
     @property
     def n_numbers(self) -> int:
@@ -107,6 +119,7 @@ class ColumnProfile:
 
     def update(self, cells: Cells) -> None:
         """Take the cells of some more rows."""
+        self.missing_time.take(np.ones(cells.n, dtype=np.bool_) if cells.present is None else cells.present)
         self.n_missing += cells.n_missing
         self.n_infinite += cells.n_infinite
         self.n_whole += cells.n_whole
@@ -116,8 +129,7 @@ class ColumnProfile:
             self._measure(cells.numbers)
 
     def _measure(self, x: Floats) -> None:
-        if not self.n_numbers:
-            self.autocorrelation_time = autocorrelation_time(x[:N_FOR_TIME])
+        self.number_time.take(x)
         shifted = x - x[0]  # sums of squares of large numbers cancel
         mean = float(shifted.mean())
         m2 = max(0.0, float(shifted @ shifted) - len(x) * mean * mean)
@@ -133,6 +145,7 @@ class ColumnProfile:
         self.m2 += m2 + apart * (apart * self.n_numbers * n / together)
 
     def _count(self, texts: Any) -> None:
+        self.text_time.take(texts)
         for entry in texts.value_counts().to_pylist():
             self._count_one(entry["values"], entry["counts"])
 
@@ -144,12 +157,12 @@ class ColumnProfile:
 
     def merge(self, other: ColumnProfile) -> None:
         """Take all that ``other`` has seen."""
+        for name, of in _TIMES.items():
+            n, more = getattr(self, of), getattr(other, of)
+            if more:
+                times = [getattr(side, name).time for side in (self, other)]
+                getattr(self, name).fix((n * times[0] + more * times[1]) / (n + more))
         if other.n_numbers:
-            n = self.n_numbers
-            time = (n * self.autocorrelation_time + other.n_numbers * other.autocorrelation_time) / (
-                n + other.n_numbers
-            )
-            self.autocorrelation_time = time
             self._add_moments(other.n_numbers, other.mean, m2=other.m2)
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.sketch.merge(other.sketch)
@@ -162,7 +175,7 @@ class ColumnProfile:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the profile as arrays; the reverse of `from_arrays`."""
-        facts = [getattr(self, name) for name in _FACTS]
+        facts = [getattr(self, name) for name in _FACTS] + [getattr(self, name).time for name in _TIMES]
         texts = list(self.texts)
         return {
             "profile": np.array(facts, dtype=np.float64),
@@ -180,8 +193,11 @@ class ColumnProfile:
             KeyError, ValueError: the arrays do not describe one.
         """
         found = cls(rng)
-        for name, value in zip(_FACTS, arrays["profile"].tolist(), strict=True):
+        facts = arrays["profile"].tolist()
+        for name, value in zip(_FACTS, facts[: len(_FACTS)], strict=True):
             setattr(found, name, int(value) if name.startswith("n_") else value)
+        for name, value in zip(_TIMES, facts[len(_FACTS) :], strict=False):  # earlier profiles have the first alone
+            getattr(found, name).fix(value)
         found.sketch = QuantileSketch.from_arrays(arrays, rng=rng)
         ends = arrays["text_sizes"].cumsum()
         content = arrays["texts"].tobytes()
@@ -189,42 +205,12 @@ class ColumnProfile:
         texts = [content[a:b].decode("utf-8") for a, b in zip(starts, ends, strict=True)]
         found.texts = Counter(dict(zip(texts, arrays["text_counts"].tolist(), strict=True)))
         counts = [found.n_missing, found.n_infinite, found.n_whole, found.n_other_texts, *found.texts.values()]
-        if min(counts) < 0 or not (np.isfinite(found.mean) and found.m2 >= 0 and found.autocorrelation_time >= 1):
+        times = min(getattr(found, name).time for name in _TIMES)
+        if min(counts) < 0 or not (np.isfinite(found.mean) and found.m2 >= 0 and times >= 1):
             raise ValueError("the numbers of the column are impossible")
         return found
 
 
-_FACTS = (
-    "n_missing", "n_infinite", "n_whole", "n_other_texts", "mean", "m2", "low", "high", "autocorrelation_time",
-)  # fmt: skip
-
-
-def autocorrelation_time(x: Floats) -> float:
-    """Return τ = 1 + 2 Σ ρ_k, how many successive values are worth one independent value, at least 1.
-
-    The sum ends where the sum of two neighbouring autocorrelations is no longer positive, and its terms may not grow:
-    the initial monotone sequence.
-
-    Args:
-        x: successive values, shape (n,).
-
-    Source: Geyer, "Practical Markov chain Monte Carlo", Statistical Science 7 (1992), section 3.3.
-
-    >>> autocorrelation_time(np.ones(100))
-    1.0
-    """
-    n = len(x)
-    if n < MIN_FOR_TIME:
-        return 1.0
-    scale = float(np.abs(x).max())
-    centred = x / scale - (x / scale).mean() if scale > 0 else x
-    size = 1 << (2 * n - 1).bit_length()
-    spectrum = np.fft.rfft(centred, size)
-    covariance = np.fft.irfft(spectrum * spectrum.conj(), size)[:n]
-    if covariance[0] <= 1e-20 * n:
-        return 1.0
-    rho = covariance / covariance[0]
-    pairs = rho[: 2 * (n // 6)].reshape(-1, 2).sum(axis=1)
-    negative = np.flatnonzero(pairs <= 0)
-    pairs = np.minimum.accumulate(pairs[: negative[0]] if negative.size else pairs)
-    return float(max(1.0, 2.0 * pairs.sum() - 1.0))
+_FACTS = ("n_missing", "n_infinite", "n_whole", "n_other_texts", "mean", "m2", "low", "high")
+_TIMES = {"number_time": "n_numbers", "text_time": "n_texts", "missing_time": "n"}
+"""Autocorrelation times, and what they are weighted by."""

@@ -4,7 +4,7 @@
 |---|---|---|
 | linf_simple | max abs(F1 - F2), Kolmogorov and Smirnov's; of categories max abs(p - q) | c sqrt(1/n + 1/m) |
 | linf_robust | max(0, linf_simple - c sqrt(1/n + 1/m)) | |
-| chi_square | Σ (o - e)² / e after merging rare categories, as Deequ | its p-value |
+| chi_square | Σ (o - e)² / e after merging rare categories, as Deequ | its p-value, of what n and m are worth |
 | psi | Σ (p - q) ln(p / q) | χ²_{B-1} (1/n + 1/m) |
 | jensen_shannon | ½ KL(p, M) + ½ KL(q, M), M = ½ (p + q), in nats | one eighth of that of psi |
 | wasserstein | ∫ abs(F1 - F2) dx, in standard deviations of the baseline | z ∫ sqrt(F (1 - F)) dx sqrt(1/n + 1/m) |
@@ -126,7 +126,7 @@ def shares(
     return p, q
 
 
-def chi_square(sample: Mapping[str, int], baseline: Mapping[str, int], *, time: float = 1.0) -> ChiSquare:
+def chi_square(sample: Mapping[str, int], baseline: Mapping[str, int], *, inflation: float = 1.0) -> ChiSquare:
     """Return the test of ``sample`` against ``baseline`` by Deequ's rules.
 
     Baseline counts are scaled to the sample's total over the baseline's categories. The smallest expected category
@@ -136,7 +136,8 @@ def chi_square(sample: Mapping[str, int], baseline: Mapping[str, int], *, time: 
     Args:
         sample: observed counts.
         baseline: counts that are expected, up to a factor.
-        time: how many successive values are worth one; divides the statistic.
+        inflation: divides the statistic for the p-value: how many successive values are worth one, times 1 + m / n,
+            since a baseline of n values is not known exactly. 1 is Deequ's test.
     """
     observed = np.array([sample.get(name, 0) for name in baseline], dtype=np.float64)
     expected = np.array(list(baseline.values()), dtype=np.float64)
@@ -152,9 +153,9 @@ def chi_square(sample: Mapping[str, int], baseline: Mapping[str, int], *, time: 
         observed = np.insert(observed[2:], at, merged[1])
     if len(expected) < 2:
         return ChiSquare(float("nan"), 0, float("nan"))
-    statistic = float(((observed - expected) ** 2 / expected).sum()) / time
+    statistic = float(((observed - expected) ** 2 / expected).sum())
     degrees = len(expected) - 1
-    return ChiSquare(statistic, degrees, float(chdtrc(degrees, statistic)))
+    return ChiSquare(statistic, degrees, float(chdtrc(degrees, statistic / inflation)))
 
 
 def _enough(expected: Floats) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from policylab.errors import UserError
 from policylab.files import write_atomic
+from policylab.monitoring.profiles.co_moments import CoMoments
 from policylab.monitoring.profiles.column import ColumnProfile
 from policylab.monitoring.profiles.tables import Chunk, chunks
 from policylab.seeding import generator
@@ -27,23 +28,37 @@ class Profile:
 
     Equal data in equal pieces makes an equal profile: the random offsets of the sketches are drawn from a stream named
     after the column.
+
+    Args:
+        like: a baseline that this one will be compared with, whose scores of numbers are taken: without it, the
+            correlations of columns cannot be compared.
+
+    Attributes:
+        columns: by name.
+        n_rows: rows.
+        pairs: how columns of numbers go together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, like: Profile | None = None) -> None:
         self.columns: dict[str, ColumnProfile] = {}
         self.n_rows = 0
+        if like is not None:
+            like.pairs.settle()
+        self.pairs = CoMoments(None if like is None else like.pairs.scores)
 
     def update(self, chunk: Chunk) -> None:
         """Take some more rows; a column that they lack is missing there."""
         n_rows = max((cells.n for cells in chunk.values()), default=0)
         for name, cells in chunk.items():
             self._column(name).update(cells)
+        self.pairs.update(chunk)
         self._settle_rows(n_rows)
 
     def merge(self, other: Profile) -> None:
         """Take all rows that ``other`` has seen."""
         for name, column in other.columns.items():
             self._column(name).merge(column)
+        self.pairs.merge(other.pairs)
         self._settle_rows(other.n_rows)
 
     def _column(self, name: str) -> ColumnProfile:
@@ -62,8 +77,12 @@ class Profile:
         Raises:
             StorageError: the write failed.
         """
-        names = {"version": FORMAT_VERSION, "n_rows": self.n_rows, "names": list(self.columns)}
-        arrays: dict[str, Any] = {"index": np.frombuffer(json.dumps(names).encode(), dtype=np.uint8)}
+        pairs = {f"pairs.{part}": array for part, array in self.pairs.arrays().items()}
+        of_pairs = list(self.pairs.scores.names) if self.pairs.scores is not None else []
+        names = {
+            "version": FORMAT_VERSION, "n_rows": self.n_rows, "names": list(self.columns), "pairs": of_pairs
+        }  # fmt: skip
+        arrays: dict[str, Any] = {"index": np.frombuffer(json.dumps(names).encode(), dtype=np.uint8), **pairs}
         for number, column in enumerate(self.columns.values()):
             arrays |= {f"{number}.{part}": array for part, array in column.arrays().items()}
         buffer = io.BytesIO()
@@ -106,21 +125,25 @@ class Profile:
             if column.n != found.n_rows:
                 raise ValueError(f"column {number} has {column.n} rows, the profile {found.n_rows}")
             found.columns[str(name)] = column
+        if "pairs" in index:  # not in profiles of earlier versions
+            parts = {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith("pairs.")}
+            found.pairs = CoMoments.from_arrays([str(name) for name in index["pairs"]], parts)
         return found
 
 
-def profile_of(paths: Iterable[Path], *, columns: tuple[str, ...] = ()) -> Profile:
+def profile_of(paths: Iterable[Path], *, columns: tuple[str, ...] = (), like: Profile | None = None) -> Profile:
     """Return the profile of the tables in some files or folders, one after the other.
 
     Args:
         paths: see `policylab.monitoring.profiles.tables.chunks`; or profiles that were saved as ``.npz``.
         columns: profile these alone; of saved profiles all columns are taken.
+        like: see `Profile`.
 
     Raises:
         UserError: a file is missing or damaged, or there is no row.
         MissingExtraError: pyarrow or pandas is not installed.
     """
-    found = Profile()
+    found = Profile(like)
     for path in paths:
         if path.suffix == ".npz":
             found.merge(Profile.load(path))

@@ -8,12 +8,14 @@
 | extra_column_check | a column is there that the baseline does not have |
 | categorical_values_check | more values than `domain_content_threshold` are none of the domain |
 | baseline_drift_check | a distance exceeds its threshold, see below |
+| correlation_drift_check | columns of numbers no longer go together as they did; an addition to SageMaker's checks |
 
 Drift. Numbers: the L-infinity distance; `Robust` takes off what chance explains at `false_alarm_rate` (all columns of a
 check together, by Bonferroni's bound; successive values are counted for what they are worth), `Simple` nothing. Either
 takes off what the sketches may be wrong by, so that no alarm is theirs. Categories: the same by exact counts, or the
 p-value of the chi-square test. Columns whose texts are too many to count are compared by nothing but type and
-completeness, which the result says.
+completeness, which the result says. Correlations of columns of numbers share the false-alarm rate as one more column
+(`policylab.monitoring.quality.dependence`); a pair has the larger of both columns' thresholds.
 
 With `false_discovery_rate` all tests of the check are judged together instead
 (`policylab.monitoring.quality.discoveries`).
@@ -38,6 +40,7 @@ from policylab.monitoring.profiles.distances import (
 from policylab.monitoring.profiles.profile import Profile
 from policylab.monitoring.quality.constraints import Constraints, FeatureConstraints, MonitoringConfig
 from policylab.monitoring.quality.content import CheckType, Found, content_violations
+from policylab.monitoring.quality.dependence import THRESHOLD, PairCheck, compared, told
 from policylab.monitoring.quality.discoveries import adjusted as adjusted_rates
 from policylab.monitoring.quality.discoveries import completeness_p_value, discovered, drift_p_value
 
@@ -89,16 +92,18 @@ class QualityCheck:
         columns: what was measured, by column.
         n_baseline: rows of the baseline.
         n_window: rows of the window.
-        n_constrained: columns that have constraints, among which the false-alarm rate is divided.
+        n_tested: constrained columns, and one for the pairs if there are any: they share the false-alarm rate.
         false_discovery_rate: that was asked for instead; None without.
+        pairs: columns of numbers that were compared in how they go together.
     """
 
     violations: tuple[Violation, ...]
     columns: tuple[ColumnCheck, ...]
     n_baseline: int
     n_window: int
-    n_constrained: int = 0
+    n_tested: int = 0
     false_discovery_rate: float | None = None
+    pairs: tuple[PairCheck, ...] = ()
 
 
 def check(
@@ -115,7 +120,9 @@ def check(
     if not window.n_rows:
         return QualityCheck((), (), baseline.n_rows, 0)  # no data is a status of its own, not missing columns
     known = {feature.name for feature in constraints.features}
-    rate = false_alarm_rate / max(1, len(known))
+    names = {} if window.pairs.scores is None else dict.fromkeys(window.pairs.scores.names)
+    n_tested = len(known) + (len(names) > 1 and window.pairs.scores == baseline.pairs.scores)
+    rate = false_alarm_rate / max(1, n_tested)
     q = constraints.monitoring_config.false_discovery_rate
     checked = [(feature, constraints.config_of(feature)) for feature in constraints.features]
     checked = [(feature, config) for feature, config in checked if config.evaluate_constraints == "Enabled"]
@@ -126,8 +133,16 @@ def check(
         for feature, _ in checked
         if feature.name in window.columns
     }
+    thresholds = _pair_thresholds(checked)
+    pairs = tuple(
+        one
+        for one in compared(baseline.pairs, window.pairs, false_alarm_rate=rate)
+        if all(name in thresholds for name in one.names)
+    )
     if q is not None:
-        columns = _with_adjusted(columns, checked, window=window, baseline=baseline, rate=rate)
+        columns, pairs = _with_adjusted(
+            columns, checked, window=window, baseline=baseline, rate=rate, pairs=pairs, thresholds=thresholds
+        )
     violations: list[Violation] = []
     for feature, config in checked:
         if feature.name not in columns:
@@ -146,7 +161,31 @@ def check(
             if name not in known:
                 description = f"The column '{name}' is not in the baseline's {len(known)} columns"
                 violations.append(Violation(name, "extra_column_check", description))
-    return QualityCheck(tuple(violations), tuple(columns.values()), baseline.n_rows, window.n_rows, len(known), q)
+    broken = [one for one in pairs if _apart(one, _pair_threshold(one, thresholds), false_discovery_rate=q)]
+    violations += [Violation(name, "correlation_drift_check", description) for name, description in told(broken)]
+    return QualityCheck(tuple(violations), tuple(columns.values()), baseline.n_rows, window.n_rows, n_tested, q, pairs)
+
+
+def _pair_thresholds(checked: Sequence[tuple[FeatureConstraints, MonitoringConfig]]) -> dict[str, float]:
+    """Return the largest change of a correlation that each column of numbers allows."""
+    rules = {
+        feature.name: config.distribution_constraints
+        for feature, config in checked
+        if feature.inferred_type in ("Integral", "Fractional")
+    }
+    limits = {name: one.correlation_threshold for name, one in rules.items() if one.perform_comparison == "Enabled"}
+    return {name: THRESHOLD if limit is None else limit for name, limit in limits.items()}
+
+
+def _pair_threshold(pair: PairCheck, thresholds: Mapping[str, float]) -> float:
+    return max(thresholds[name] for name in pair.names)
+
+
+def _apart(pair: PairCheck, threshold: float, *, false_discovery_rate: float | None) -> bool:
+    """Return whether a correlation changed by more than the threshold and chance."""
+    if pair.adjusted is not None and false_discovery_rate is not None:
+        return pair.adjusted <= false_discovery_rate
+    return pair.change.value - pair.change.noise > threshold
 
 
 def _with_adjusted(
@@ -156,9 +195,11 @@ def _with_adjusted(
     window: Profile,
     baseline: Profile,
     rate: float,
-) -> dict[str, ColumnCheck]:
-    """Return the columns with the false-discovery rates at which their tests, all of the check together, are so."""
-    p_values: dict[tuple[str, CheckType], float | None] = {}
+    pairs: Sequence[PairCheck],
+    thresholds: Mapping[str, float],
+) -> tuple[dict[str, ColumnCheck], tuple[PairCheck, ...]]:
+    """Return columns and pairs with the false-discovery rates at which their tests, all of a check together, are so."""
+    p_values: dict[tuple[str, ...], float | None] = {}
     for feature, config in checked:
         measured, rules = columns.get(feature.name), config.distribution_constraints
         if measured is None:
@@ -168,21 +209,24 @@ def _with_adjusted(
             p_values[feature.name, "baseline_drift_check"] = drift_p_value(
                 simple, measured.chi_square, rules=rules, false_alarm_rate=rate
             )
-        n_baseline = baseline.columns[feature.name].n if feature.name in baseline.columns else 0
         p_values[feature.name, "completeness_check"] = completeness_p_value(
-            feature.completeness, window.columns[feature.name], n_baseline=n_baseline
+            feature.completeness, window.columns[feature.name], reference=baseline.columns.get(feature.name)
         )
-    found: dict[str, dict[CheckType, float]] = {}
-    for (name, kind), value in adjusted_rates(p_values).items():
-        found.setdefault(name, {})[kind] = value
-    return {name: dataclasses.replace(one, adjusted=found.get(name, {})) for name, one in columns.items()}
+    p_values |= {(*one.names, "pair"): one.p_value(_pair_threshold(one, thresholds)) for one in pairs}
+    rates = adjusted_rates(p_values)
+    kinds: tuple[CheckType, ...] = ("baseline_drift_check", "completeness_check")
+    of_columns = {name: {kind: rates[name, kind] for kind in kinds if (name, kind) in rates} for name in columns}
+    return (
+        {name: dataclasses.replace(one, adjusted=of_columns[name]) for name, one in columns.items()},
+        tuple(dataclasses.replace(one, adjusted=rates[*one.names, "pair"]) for one in pairs),
+    )
 
 
 def _measured(
     feature: FeatureConstraints, column: ColumnProfile, *, reference: ColumnProfile | None, rate: float
 ) -> ColumnCheck:
     n_baseline = reference.n_present if reference is not None else 0
-    effective = column.n_present / column.autocorrelation_time
+    effective = column.n_present / column.time
     made = ColumnCheck(feature.name, n_baseline, column.n_present, effective, distances={})
     if reference is None or not reference.n_present or not column.n_present:
         side = "window" if not column.n_present else "baseline"
@@ -194,8 +238,10 @@ def _measured(
     first, second = reference.categories(), column.categories()
     if first is None or second is None:
         return dataclasses.replace(made, notes=("too many different values to compare",))
-    distances = between_categories(first, second, false_alarm_rate=rate)
-    return dataclasses.replace(made, distances=distances, chi_square=chi_square(second, first))
+    time = max(reference.time, column.time)
+    distances = between_categories(first, second, false_alarm_rate=rate, time=time)
+    inflation = time * (1.0 + sum(second.values()) / sum(first.values()))
+    return dataclasses.replace(made, distances=distances, chi_square=chi_square(second, first, inflation=inflation))
 
 
 def _drift(measured: ColumnCheck, config: MonitoringConfig) -> Iterator[Found]:

@@ -18,6 +18,7 @@ CheckType = Literal[
     "missing_column_check",
     "extra_column_check",
     "categorical_values_check",
+    "correlation_drift_check",  # an addition to SageMaker's
 ]
 Found = tuple[CheckType, str]
 
@@ -83,7 +84,7 @@ def _less_complete(
         return False
     if (test := adjusted.get("completeness_check")) is not None:
         return discovered(test, config)
-    p_value = completeness_p_value(wanted, column, n_baseline=0 if reference is None else reference.n)
+    p_value = completeness_p_value(wanted, column, reference=reference)
     # A baseline without a single empty cell allows none: one empty cell is news then.
     return p_value is None or p_value < rate
 

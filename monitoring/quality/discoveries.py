@@ -8,7 +8,7 @@ Yekutieli's procedure however the columns depend on each other.
 |---|---|---|
 | drift, `Robust` | the L-infinity distance is at most its threshold | Massart's bound of what exceeds it and error |
 | drift of categories, `ChiSquared` | the shares are the baseline's | of the chi-square test |
-| completeness | the share of values present is the baseline's | of the difference of two shares, one-sided, normal |
+| completeness | the share of values present is the baseline's | binomial, of the cells missing on either side |
 
 Rules that leave nothing to chance are no tests: types, ranges, domains, columns, `Simple` distances, completeness of 1.
 """
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import betainc
 
 from policylab.monitoring.false_discovery import adjusted_p_values
 from policylab.monitoring.profiles.column import ColumnProfile
@@ -54,21 +54,24 @@ def drift_p_value(
     return linf_p_value(simple.value, spread=spread, error=simple.error + threshold)
 
 
-def completeness_p_value(wanted: float, column: ColumnProfile, *, n_baseline: int) -> float | None:
+def completeness_p_value(wanted: float, column: ColumnProfile, *, reference: ColumnProfile | None) -> float | None:
     """Return the p-value of a column being less complete than its baseline; None where it is no test.
+
+    Of all cells that are missing on either side, each falls into the window with the window's share of the rows, if
+    nothing has changed: a binomial tail, which holds for few missing cells too. Missing cells that follow each other
+    are counted for what they are worth.
 
     Args:
         wanted: the baseline's share of values present, in [0, 1].
         column: of the window.
-        n_baseline: rows of the baseline; 0 if that is not known.
+        reference: of the baseline; None if there is none, which is then taken to be as long as the window.
     """
     if wanted == 1.0 or not column.n:
         return None
-    n = n_baseline or column.n
-    pooled = (wanted * n + column.n_present) / (n + column.n)
-    error = float(np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / column.n)))
-    gap = wanted - column.completeness
-    return float(ndtr(-gap / error)) if error > 0 else float(gap <= 0)
+    time = max(column.missing_time.time, 1.0 if reference is None else reference.missing_time.time)
+    n, m = (column.n if reference is None else reference.n) / time, column.n / time
+    missing = column.n_missing / time
+    return float(betainc(missing, (1.0 - wanted) * n + 1.0, m / (n + m))) if missing > 0.0 else 1.0
 
 
 def adjusted(p_values: Mapping[Key, float | None]) -> dict[Key, float]:

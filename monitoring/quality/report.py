@@ -11,8 +11,13 @@ from policylab.experiments.report.text import NOTHING, counted, escaped, number,
 from policylab.monitoring.page import page
 from policylab.monitoring.profiles.distances import Distance
 from policylab.monitoring.quality.check import ColumnCheck, QualityCheck
+from policylab.monitoring.quality.dependence import PairCheck
 
 HEAD = ("column", "values", "effective", "L-infinity", "chance", "sketch error", "PSI", "Jensen-Shannon", "Wasserstein")
+
+PAIR_HEAD = ("columns", "baseline", "window", "change", "chance")
+MAX_PAIRS = 50
+"""Pairs of columns that are reported: those whose correlations changed most."""
 
 STAR = "<p class='note'>* more than chance and the error of the sketches explain</p>"
 
@@ -33,7 +38,16 @@ def as_document(found: QualityCheck) -> dict[str, Any]:
         "false_discovery_rate": found.false_discovery_rate,
         "violations": [dataclasses.asdict(violation) for violation in found.violations],
         "columns": [_column(column) for column in found.columns],
+        "n_pairs": len(found.pairs),
+        "pairs": [
+            {**dataclasses.asdict(one), "beyond_chance": one.change.beyond_chance} for one in most_changed(found)
+        ],
     }
+
+
+def most_changed(found: QualityCheck) -> list[PairCheck]:
+    """Return the pairs of columns whose correlations changed most, by what chance makes of them."""
+    return sorted(found.pairs, key=lambda one: (one.p_value(), -one.change.value))[:MAX_PAIRS]
 
 
 def _column(column: ColumnCheck) -> dict[str, Any]:
@@ -70,6 +84,13 @@ def html(found: QualityCheck) -> str:
             block("Distances", table(HEAD, [_cells(column) for column in found.columns]), STAR)
             if found.columns
             else "",
+            block(
+                f"Correlations of normal scores, {counted(len(found.pairs), 'pairs')}",
+                table(PAIR_HEAD, [pair_cells(one) for one in most_changed(found)]),
+                STAR,
+            )
+            if found.pairs
+            else "",
             block("Not compared", table(("column", "why"), notes)) if notes else "",
         ],
     )
@@ -88,6 +109,12 @@ def _cells(column: ColumnCheck) -> list[str]:
         number(simple.error) if simple else NOTHING,
         *shown,
     ]
+
+
+def pair_cells(pair: PairCheck) -> list[str]:
+    """Return what is shown of a pair, see `PAIR_HEAD`."""
+    values = [number(pair.baseline), number(pair.window), _marked(pair.change), number(pair.change.noise)]
+    return [f"{pair.names[0]}, {pair.names[1]}", *values]
 
 
 def _marked(distance: Distance | None) -> str:

@@ -101,8 +101,8 @@ def _data(settings: DataCheck, window: Path) -> CheckResult:
     limits, rate = read_constraints(settings.baseline / "constraints.json"), settings.false_alarm_rate
     if settings.false_discovery_rate is not None:
         limits = with_false_discovery_rate(limits, settings.false_discovery_rate)
-    profile = profile_of([window], columns=settings.columns)
     reference = Profile.load(settings.baseline / "profile.npz")
+    profile = profile_of([window], columns=settings.columns, like=reference)
     found = check(profile, reference, constraints=limits, false_alarm_rate=rate)
     text = f"{counted(len(found.violations), 'violations')} in {found.n_window:,} rows"
     measured = tuple(of_data(found, false_alarm_rate=rate))

@@ -155,7 +155,7 @@ def _losses(config: MonitorConfig, hosting: MonitorHosting) -> Iterator[str]:
         if isinstance(check, DataCheck):
             yield (
                 "checks.data: SageMaker's analyzer knows neither autocorrelation nor the error of sketches, and takes "
-                "false_alarm_rate, false_discovery_rate, minimum and maximum for nothing"
+                "false_alarm_rate, false_discovery_rate, correlation_threshold, minimum and maximum for nothing"
             )
             if check.columns:
                 yield "checks.data.columns: all columns are analysed"

@@ -80,7 +80,8 @@ def bias_check(settings: BiasCheck, window: Path, *, bundle: Bundle) -> CheckRes
         return CheckResult("bias", "no data", text, (), {})
     n_metrics = len(PRE_TRAINING) + (len(POST_TRAINING) + 1 if question.prediction else 0)  # and the flip test
     found = analyse(rows, question, level=1.0 - settings.false_alarm_rate / n_metrics)
-    broken = violations(found, baseline_values(settings.baseline / "analysis.json", question))
+    values, errors = baseline_values(settings.baseline / "analysis.json", question)
+    broken = violations(found, values, errors=errors)
     drifted = {one.metric_name for one in broken}
     measured = tuple(
         Measurement(f"bias.{one.name}", one.value, None, one.name in drifted, _bias_detail(one))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policylab.errors import UserError
-from policylab.monitoring.profiles.column import autocorrelation_time
+from policylab.monitoring.profiles.autocorrelation import autocorrelation_time
 
 Floats = NDArray[np.float64]
 TIMES = 5.0

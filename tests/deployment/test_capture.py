@@ -7,7 +7,6 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.deployment.conftest import endpoint, served, wait_written

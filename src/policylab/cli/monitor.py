@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 STATISTICS, CONSTRAINTS, PROFILE = "statistics.json", "constraints.json", "profile.npz"
 VIOLATIONS = "constraint_violations.json"
+MAX_SHOWN = 10
+"""Pairs of columns whose correlations changed, of which the terminal tells."""
 
 
 def baseline(arguments: argparse.Namespace) -> int:
@@ -59,7 +61,7 @@ def check(arguments: argparse.Namespace) -> int:
     if arguments.false_discovery_rate is not None:
         share = _share(arguments.false_discovery_rate, option="--false-discovery-rate")
         constraints = with_false_discovery_rate(constraints, share)
-    window = profile_of(map(Path, arguments.data), columns=_names(arguments.columns))
+    window = profile_of(map(Path, arguments.data), columns=_names(arguments.columns), like=reference)
     found = compare(window, reference, constraints=constraints, false_alarm_rate=rate)
     document = report.as_document(found)
     _write_profile(out, window)
@@ -93,7 +95,8 @@ def bias(arguments: argparse.Namespace) -> int:
     else:
         rows = read_rows(path, columns=question.columns, optional=True)
     found = analyse(rows, question, level=_share(arguments.level, option="--level"))
-    broken = violations(found, baseline_values(Path(arguments.baseline), question)) if arguments.baseline else []
+    values, errors = baseline_values(Path(arguments.baseline), question) if arguments.baseline else ({}, {})
+    broken = violations(found, values, errors=errors)
     document = analysis_document(found)
     written = {"version": "1.0", "violations": [dataclasses.asdict(violation) for violation in broken]}
     if arguments.out:
@@ -238,7 +241,7 @@ def _finite(value: float) -> float | None:
 
 
 def _text(found: QualityCheck, out: Path) -> str:
-    from policylab.monitoring.quality.report import status
+    from policylab.monitoring.quality.report import PAIR_HEAD, most_changed, pair_cells, status
 
     rows = [["column", "values", "effective", "L-infinity", "chance", "sketch error", "PSI"]]
     for column in found.columns:
@@ -250,7 +253,9 @@ def _text(found: QualityCheck, out: Path) -> str:
     lines = [f"violation: {_plain(v.feature_name)}: {v.constraint_check_type}: {_plain(v.description)}"
              for v in found.violations]  # fmt: skip
     summary = f"{status(found)}: {found.n_window:,} rows against {found.n_baseline:,}; report in {out}"
-    return "\n".join([columns(rows), *lines, summary])
+    changed = [pair_cells(one) for one in most_changed(found) if one.change.beyond_chance][:MAX_SHOWN]
+    pairs = [columns([list(PAIR_HEAD), *([_plain(cell) for cell in row] for row in changed)])] if changed else []
+    return "\n".join([columns(rows), *pairs, *lines, summary])
 
 
 def _plain(text: str) -> str:

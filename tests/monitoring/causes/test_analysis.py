@@ -296,14 +296,27 @@ def test_the_command_names_the_cause(
 
 
 def test_homogeneity_by_hand() -> None:
-    # One stratum, outcomes (30, 20) and (20, 30): expected 25 each, χ² = 4 * 25 / 25 = 4, φ² = (4 - 1) / 25.
+    # One stratum, outcomes (30, 20) and (20, 30): expected 25 each, χ² = 4 * 25 / 25 = 4; apart by 2 * 0.2² / 2 = 0.04,
+    # of which chance is 1/4 (1/50 + 1/50) = 0.01.
     baseline = np.zeros(50, dtype=int), np.repeat([0, 1], [30, 20])
     window = np.zeros(50, dtype=int), np.repeat([0, 1], [20, 30])
     found = homogeneity(baseline, window)
     assert (found.statistic, found.degrees) == (pytest.approx(4.0), 1)
     assert found.p_value == pytest.approx(0.0455003, abs=1e-7)
-    assert found.effect == pytest.approx(np.sqrt(3 / 25))
+    assert found.effect == pytest.approx(np.sqrt(0.03))
     assert found.compared == 1.0
+
+
+@pytest.mark.parametrize(("n", "m"), [(1_000, 1_000), (20_000, 500), (500, 20_000)])
+def test_an_effect_is_at_most_one_and_does_not_depend_on_the_sizes(n: int, m: int) -> None:
+    def effect(first: int, second: int) -> float:
+        """Of two outcomes, of which the first falls so often."""
+        sides = ((n, first), (m, second))
+        return homogeneity(*((np.zeros(k, dtype=int), np.repeat([0, 1], [one, k - one])) for k, one in sides)).effect
+
+    assert effect(n // 2, m // 2) == 0.0
+    assert effect(n // 2, m * 6 // 10) == pytest.approx(0.1, abs=0.01)
+    assert 0.9 < effect(n - n // 50, m // 50) <= 1.0
 
 
 def test_strata_add_up_and_rare_outcomes_are_left_out() -> None:
