@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -38,7 +39,7 @@ from policylab.monitoring.outcomes.measures import OutcomeSettings, measure
 from policylab.monitoring.profiles.cells import of_arrow, of_numbers
 from policylab.monitoring.profiles.profile import Profile
 from policylab.monitoring.quality.check import QualityCheck, check
-from policylab.monitoring.quality.constraints import suggested
+from policylab.monitoring.quality.constraints import MonitoringConfig, suggested
 from policylab.monitoring.sequential.mean_shift import mean_shift
 from policylab.monitoring.sequential.reference import Reference
 from policylab.monitoring.sequential.watch import watch
@@ -46,7 +47,7 @@ from policylab.monitoring.sequential.watch import watch
 RATE = 0.05
 PHI = 0.9
 ROWS = 131_072
-Alarms = Callable[..., bool]
+Alarms = Callable[..., bool | dict[str, bool]]
 
 
 def stream(rng: np.random.Generator, n: int, *, phi: float) -> Any:
@@ -71,26 +72,31 @@ def profile(rng: np.random.Generator, n: int, *, phi: float, like: Profile | Non
     return found
 
 
-def data(rng: np.random.Generator, n: int, *, phi: float, told: Callable[[QualityCheck], bool], **rules: Any) -> bool:
+def data(rng: np.random.Generator, n: int, *, phi: float) -> dict[str, bool]:
     baseline = profile(rng, n, phi=phi)
-    limits = suggested(baseline)
-    config = limits.monitoring_config.model_copy(update={key: value for key, value in rules.items() if key != "drift"})
-    drift = config.distribution_constraints.model_copy(update=rules.get("drift", {}))
-    config = config.model_copy(update={"distribution_constraints": drift})
-    limits = limits.model_copy(update={"monitoring_config": config})
-    return told(check(profile(rng, n, phi=phi, like=baseline), baseline, constraints=limits, false_alarm_rate=RATE))
+    window, limits = profile(rng, n, phi=phi, like=baseline), suggested(baseline)
+
+    def found(**rules: Any) -> QualityCheck:
+        config = limits.monitoring_config.model_dump()
+        config["distribution_constraints"] |= rules.pop("distribution_constraints", {})
+        changed = limits.model_copy(update={"monitoring_config": MonitoringConfig.model_validate({**config, **rules})})
+        return check(window, baseline, constraints=changed, false_alarm_rate=RATE)
+
+    usual = found()
+    apart = any(one.distances["linf_simple"].beyond_chance for one in usual.columns)
+    pairs = any(one.change.beyond_chance for one in usual.pairs)
+    return {
+        "distances": apart,
+        "correlations": pairs,
+        "completeness": _any(usual, "completeness_check"),
+        "all of these together": apart or pairs or bool(usual.violations),
+        "chi-square": _any(found(distribution_constraints=CHI_SQUARE), "baseline_drift_check"),
+        "false_discovery_rate": bool(found(distribution_constraints=ZERO, false_discovery_rate=RATE).violations),
+    }
 
 
-def distances(found: QualityCheck) -> bool:
-    return any(one.distances["linf_simple"].beyond_chance for one in found.columns)
-
-
-def pairs(found: QualityCheck) -> bool:
-    return any(one.change.beyond_chance for one in found.pairs)
-
-
-def kinds(*names: str) -> Callable[[QualityCheck], bool]:
-    return lambda found: any(one.constraint_check_type in names for one in found.violations)
+def _any(found: QualityCheck, kind: str) -> bool:
+    return any(one.constraint_check_type == kind for one in found.violations)
 
 
 ZERO = {"comparison_threshold": 0.0, "categorical_comparison_threshold": 0.0, "correlation_threshold": 0.0}
@@ -213,21 +219,8 @@ class Line:
     most: int
 
 
-def of_data(told: Callable[[QualityCheck], bool], **rules: Any) -> Alarms:
-    return partial(data, told=told, **rules)
-
-
 LINES = {
-    "data, distances": Line(of_data(distances), RATE, 1_000_000),
-    "data, correlations": Line(of_data(pairs), RATE, 1_000_000),
-    "data, completeness": Line(of_data(kinds("completeness_check")), RATE, 100_000),
-    "data, all together": Line(
-        of_data(lambda found: distances(found) or pairs(found) or bool(found.violations)), RATE, 100_000
-    ),
-    "data, chi-square": Line(of_data(kinds("baseline_drift_check"), drift=CHI_SQUARE), RATE, 100_000),
-    "data, false_discovery_rate": Line(
-        of_data(lambda found: bool(found.violations), drift=ZERO, false_discovery_rate=RATE), RATE, 100_000
-    ),
+    "data": Line(data, RATE, 1_000_000),
     "quality (5 metrics of 0.003)": Line(outcomes, 0.015, 100_000),
     "bias, baseline of 10 n": Line(partial(bias, times=10), RATE, 10_000),
     "bias, baseline of n": Line(partial(bias, times=1), RATE, 10_000),
@@ -255,23 +248,30 @@ def main() -> None:
         for phi in (0.0, PHI):
             for n in (n for n in arguments.values if n <= line.most):
                 kind = f"AR(1), {phi}" if phi else "independent"
-                told = counted(line, n, phi=phi, n_pairs=arguments.streams, seconds=arguments.seconds)
-                print(f"| {name} | {kind} | {n:,} | {told}", flush=True)
+                found = counted(line, n, phi=phi, n_pairs=arguments.streams, seconds=arguments.seconds)
+                for part, told in found.items():
+                    print(f"| {name}{part and ': '}{part} | {kind} | {n:,} | {told}", flush=True)
 
 
-def counted(line: Line, n: int, *, phi: float, n_pairs: int, seconds: float) -> str:
-    """Return what is told of one line: as many pairs as are possible in the time, at least 20."""
-    began, made, alarms, refused = time.monotonic(), 0, 0, 0
+def counted(line: Line, n: int, *, phi: float, n_pairs: int, seconds: float) -> dict[str, str]:
+    """Return what is told of each part of a line: of as many pairs as are possible in the time, at least 20."""
+    began, made, refused = time.monotonic(), 0, 0
+    alarms: Counter[str] = Counter()
     while made < n_pairs and (time.monotonic() - began < seconds or made < 20):
         made += 1
         try:
-            alarms += line.alarms(np.random.default_rng([made, n]), n, phi=phi)
+            found = line.alarms(np.random.default_rng([made, n]), n, phi=phi)
         except UserError:  # too few values for what their memory is
             refused += 1
             if refused == made == 20:
-                return "refused: too few values | | | | |"
-    likely = float(binom.sf(alarms - 1, made, line.bound))
-    return f"{made:,} | {alarms} | {alarms / made:.3f} | {line.bound:g} | {likely:.2g} |"
+                return {"": "refused: too few values | | | | |"}
+        else:
+            alarms.update({name: int(one) for name, one in (found if isinstance(found, dict) else {"": found}).items()})
+    return {name: _told(count, made, bound=line.bound) for name, count in alarms.items()}
+
+
+def _told(alarms: int, made: int, *, bound: float) -> str:
+    return f"{made:,} | {alarms} | {alarms / made:.3f} | {bound:g} | {binom.sf(alarms - 1, made, bound):.2g} |"
 
 
 if __name__ == "__main__":

@@ -62,6 +62,11 @@ class CoMoments:
         if scores is not None:
             self._begin(scores)
 
+    def alike(self) -> CoMoments:
+        """Return empty moments of the same scores, which can be compared with these."""
+        self.settle()
+        return CoMoments(self.scores)
+
     def _begin(self, scores: Scores) -> None:
         p = len(scores.names)
         self.scores, self.sums = scores, np.zeros((5, p, p))
@@ -151,7 +156,7 @@ class CoMoments:
     def worth(self) -> Floats:
         """How many rows of equal weight the rows of each pair are worth, shape (p, p)."""
         n, squares = self.sums[:2]
-        return np.divide(n * n, squares, out=np.zeros_like(n), where=squares > 0)
+        return np.asarray(np.divide(n * n, squares, out=np.zeros_like(n), where=squares > 0))
 
     def correlation(self) -> Floats:
         """Return r, shape (p, p); NaN where a column does not vary."""

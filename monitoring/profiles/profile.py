@@ -42,9 +42,7 @@ class Profile:
     def __init__(self, like: Profile | None = None) -> None:
         self.columns: dict[str, ColumnProfile] = {}
         self.n_rows = 0
-        if like is not None:
-            like.pairs.settle()
-        self.pairs = CoMoments(None if like is None else like.pairs.scores)
+        self.pairs = CoMoments() if like is None else like.pairs.alike()
 
     def update(self, chunk: Chunk) -> None:
         """Take some more rows; a column that they lack is missing there."""

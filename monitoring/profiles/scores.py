@@ -1,6 +1,6 @@
 """`Scores`: columns of numbers as normal scores of a baseline, so that their dependence is what is left of them.
 
-z = Φ⁻¹(F(x)), F the distribution of the column in the baseline: straight between `KNOTS` of its quantiles, and straight
+z = Φ⁻¹(F(x)), F the distribution of the column in the baseline: straight between its quantiles at `KNOTS`, and straight
 on beyond them to ±`FARTHEST`. Of normal numbers it is a change of unit, of any others what makes them normal: shift,
 scale and outliers of a column hardly touch its correlations with others. Equal numbers have one score, the mean of
 theirs.
@@ -16,10 +16,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr
 
 Floats = NDArray[np.float64]
-KNOTS = 63
+KNOTS = np.linspace(-2.8, 2.8, 57)
 FARTHEST = 6.0
 
 
@@ -89,14 +89,14 @@ class Scores:
 
 
 def _points(x: Floats) -> tuple[Floats, Floats]:
-    z = ndtri((np.arange(KNOTS) + 0.5) / KNOTS)
-    at = np.quantile(x, (np.arange(KNOTS) + 0.5) / KNOTS, method="inverted_cdf")
+    z = KNOTS
+    at = np.quantile(x, ndtr(z), method="inverted_cdf")
     low, high = min(at[0], float(x.min())), max(at[-1], float(x.max()))
     different, index, counts = np.unique(at, return_inverse=True, return_counts=True)
     score = np.bincount(index.ravel(), weights=z) / counts
     if len(different) < 2:  # one value but for a few
         return np.array([low, high]), np.array([z[0], z[-1]])
-    far = [at[KNOTS // 2] + (end - at[KNOTS // 2]) * FARTHEST / z[-1] for end in (at[0], at[-1])]
+    far = [at[len(z) // 2] + (end - at[len(z) // 2]) * FARTHEST / z[-1] for end in (at[0], at[-1])]
     before, after = far[0] < different[0] and np.isfinite(far[0]), far[1] > different[-1] and np.isfinite(far[1])
     return (
         np.r_[[far[0]] if before else [], different, [far[1]] if after else []],

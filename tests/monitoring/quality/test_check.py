@@ -321,14 +321,15 @@ def strange(rng: np.random.Generator, n: int) -> Cells:
 def test_whatever_the_data_there_is_a_clear_result(seed: int) -> None:
     rng = np.random.default_rng(seed)
 
-    def table_of(names: str) -> Profile:
-        found = Profile()
+    def table_of(names: str, like: Profile | None = None) -> Profile:
+        found = Profile(like)
         for _ in range(2):
             n = int(rng.choice([1, 2, 10, 300, 20_000]))
             found.update({name: strange(rng, n) for name in names if rng.random() < 0.9})
         return found
 
-    baseline, window = table_of("abcd"), table_of("abcde")
+    baseline = table_of("abcd")
+    window = table_of("abcde", baseline)
     if seed % 3 == 0:
         baseline.merge(table_of("abx"))
     result = check(window, baseline, constraints=suggested(baseline))
@@ -565,3 +566,70 @@ def test_hostile_names_and_values_reach_no_page_and_no_terminal(run: Callable[..
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "\x1b" not in out
+
+
+# ------------------------------------------------------------------ columns that go together
+
+
+def together(seed: int, *, r: float = 0.6, n: int = N, gone: str = "") -> Table:
+    """Three columns that go together, and one that does not; of those named in ``gone``, the rows are shuffled."""
+    rng = np.random.default_rng(seed)
+    common = rng.standard_normal(n)
+    part = {name: r**0.5 * common + (1 - r) ** 0.5 * rng.standard_normal(n) for name in "abc"}
+    columns = {**part, "b": np.exp(part["b"]), "d": rng.poisson(3.0, n)}
+    return {name: rng.permutation(values) if name in gone else values for name, values in columns.items()}
+
+
+def compared(window: Table, folder: Path, **rules: Any) -> QualityCheck:
+    baseline = profile(together(0), folder, "baseline")
+    limits = document(suggested(baseline))
+    limits["monitoring_config"]["distribution_constraints"] |= rules.pop("distribution_constraints", {})
+    limits["monitoring_config"] |= rules
+    pq.write_table(pa.table(window), folder / "window.parquet")
+    now = profile_of([folder / "window.parquet"], like=baseline)
+    return check(now, baseline, constraints=Constraints.model_validate(limits))
+
+
+@pytest.mark.parametrize("rate", [None, 0.05])
+def test_columns_that_no_longer_go_together_are_found_and_named(tmp_path: Path, rate: float | None) -> None:
+    rules = {} if rate is None else {"false_discovery_rate": rate}
+    assert found(compared(together(1), tmp_path, **rules)) == set()
+    result = compared(together(1, gone="b"), tmp_path, **rules)
+    assert found(result) == {("b", "correlation_drift_check")}, (
+        "the margins are as they were; a and c still go together"
+    )
+    (violation,) = result.violations
+    assert "The correlation changed with " in violation.description
+    assert found(compared(together(1, gone="abc"), tmp_path, **rules)) <= {
+        (k, "correlation_drift_check") for k in "abc"
+    }
+
+
+def test_a_change_of_correlation_has_a_threshold_of_its_own(tmp_path: Path) -> None:
+    slight = together(1, r=0.42, n=20_000)
+    assert {kind for _, kind in found(compared(slight, tmp_path))} == {"correlation_drift_check"}
+    rules = {"distribution_constraints": {"correlation_threshold": 0.3}}
+    assert found(compared(slight, tmp_path, **rules)) == set()
+    off = {"distribution_constraints": {"perform_comparison": "Disabled"}}
+    assert found(compared(together(1, gone="b"), tmp_path, **off)) == set()
+
+
+def test_what_has_no_scores_of_the_baseline_is_not_compared(tmp_path: Path) -> None:
+    baseline = profile(together(0), tmp_path, "baseline")
+    result = check(profile(together(1, gone="b"), tmp_path), baseline, constraints=suggested(baseline))
+    assert (result.pairs, found(result)) == ((), set())
+
+
+def test_the_command_tells_which_columns_came_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, data in (("then", together(0)), ("now", together(1, gone="b"))):
+        pq.write_table(pa.table(data), tmp_path / f"{name}.parquet")
+    base, out = str(tmp_path / "base"), str(tmp_path / "out")
+    assert main(["monitor", "baseline", str(tmp_path / "then.parquet"), "--out", base]) == 0
+    assert main(["monitor", "check", str(tmp_path / "now.parquet"), "--baseline", base, "--out", out]) == 1
+    told = capsys.readouterr().out
+    assert "violation: b: correlation_drift_check: The correlation changed with" in told
+    assert "Correlations of normal scores, 6 pairs" in (tmp_path / "out" / "report.html").read_text()
+    written = json.loads((tmp_path / "out" / "constraint_violations.json").read_text())["violations"]
+    assert [one["feature_name"] for one in written] == ["b"]
+    assert main(["monitor", "check", str(tmp_path / "now.parquet"), str(tmp_path / "out" / "profile.npz"),
+                 "--baseline", base, "--out", str(tmp_path / "twice")]) == 1, "stored profiles are merged"  # fmt: skip
