@@ -6,8 +6,9 @@
 | z | (artanh r_baseline - artanh r_window) / sqrt(s_baseline² + s_window²) |
 | s² | delete-one-block jackknife variance of artanh r, (B - 1) / B Σ (θ_b - mean θ)² |
 
-Blocks of successive values last five autocorrelation times, so that the error is right for streams in which values
-resemble their neighbours. The pair has diverged if chance does not explain that r fell, and it fell by more than 0.1.
+z is compared with Student's t of B - 1 degrees of freedom, B of the side with fewer blocks. Blocks of successive values
+last five autocorrelation times, so that the error is right for streams in which values resemble their neighbours. The
+pair has diverged if chance does not explain that r fell, and it fell by more than 0.1.
 
 Source: Fisher, Metron 1 (1921) (artanh); Künsch, Annals of Statistics 17 (1989) (jackknife of blocks); arXiv 2507.05619
 (the correlation of proxy and true reward as a sign of reward hacking).
@@ -21,7 +22,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import stdtr
 from scipy.stats import rankdata
 
 from policylab.errors import UserError
@@ -126,7 +127,8 @@ def divergence(baseline: Correlation, window: Correlation, *, false_alarm_rate: 
     fall = float(_artanh(np.array([baseline.value, window.value])) @ [1.0, -1.0])
     error = math.hypot(baseline.error, window.error)
     z = fall / error if error > 0.0 else math.copysign(math.inf, fall) if fall else 0.0
-    p_value = float(ndtr(-z))
+    degrees = min(one.n // one.block for one in (baseline, window)) - 1
+    p_value = float(stdtr(degrees, -z))
     diverged = p_value < false_alarm_rate and baseline.value - window.value > MATERIAL
     return Divergence(baseline, window, z, p_value, diverged)
 

@@ -39,6 +39,8 @@ class Profile:
         pairs: how columns of numbers go together.
     """
 
+    pairs: CoMoments
+
     def __init__(self, like: Profile | None = None) -> None:
         self.columns: dict[str, ColumnProfile] = {}
         self.n_rows = 0
