@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 from policylab.errors import UserError
-from policylab.monitoring.profiles.cells import of_numbers
+from policylab.monitoring.profiles.cells import of_numbers, of_values
 from policylab.monitoring.profiles.column import MAX_CATEGORIES, ColumnProfile
 from policylab.monitoring.profiles.profile import Profile, profile_of
 
@@ -268,3 +269,25 @@ def test_strange_texts_survive(tmp_path: Path) -> None:
     again = Profile.load(tmp_path / "p.npz")
     assert list(again.columns) == list(profile.columns)
     assert again.columns["x"].texts == profile.columns["x"].texts
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.9])
+def test_numbers_texts_and_gaps_are_worth_the_same_in_pieces_of_any_size(phi: float) -> None:
+    noise = np.random.default_rng(0).standard_normal(6_000)
+    x = lfilter([1.0], [1.0, -phi], noise)
+    cells = {
+        "number": lambda part: of_numbers(x[part]),
+        "text": lambda part: of_values(["up" if value > 0 else "down" for value in x[part]]),
+        "gap": lambda part: of_values([None if value > 0 else 1 for value in x[part]]),
+    }
+    expected = {"number": "autocorrelation_time", "text": "time", "gap": "missing_time"}
+    for kind, of in cells.items():
+        times = []
+        for n_pieces in (1, 600):
+            found = ColumnProfile(np.random.default_rng(0))
+            for part in np.array_split(np.arange(6_000), n_pieces):
+                found.update(of(part))
+            time = getattr(found, expected[kind])
+            times.append(time if isinstance(time, float) else time.time)
+        assert times[0] == pytest.approx(times[1])
+        assert (times[0] < 1.5) if phi == 0.0 else (5.0 < times[0] < 30.0), kind
