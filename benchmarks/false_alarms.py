@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -47,7 +46,8 @@ from policylab.monitoring.sequential.watch import watch
 RATE = 0.05
 PHI = 0.9
 ROWS = 131_072
-Alarms = Callable[..., bool | dict[str, bool]]
+LONGEST = 8
+Alarms = Callable[..., float | dict[str, bool]]
 
 
 def stream(rng: np.random.Generator, n: int, *, phi: float) -> Any:
@@ -190,11 +190,11 @@ def causes(rng: np.random.Generator, n: int, *, phi: float, plane: bool) -> bool
 # ------------------------------------------------------------------ sequential
 
 
-def sums(rng: np.random.Generator, n: int, *, phi: float) -> bool:
-    """Whether cumulative sums alarm within n values, with a baseline of n and a run length that makes it `RATE`."""
-    values = [{"x": stream(rng, n, phi=phi)} for _ in range(2)]
-    (found,) = watch(*values, run_length=-n / np.log1p(-RATE), seed=int(rng.integers(2**31)))
-    return found.alarm_at is not None
+def sums(rng: np.random.Generator, n: int, *, phi: float) -> float:
+    """Values until cumulative sums alarm, at most `LONGEST` n, as a multiple of the run length n that was asked for."""
+    values = [{"x": stream(rng, m, phi=phi)} for m in (n, LONGEST * n)]
+    (found,) = watch(*values, run_length=n, seed=int(rng.integers(2**31)))
+    return LONGEST if found.alarm_at is None else found.alarm_at / n
 
 
 def mean(rng: np.random.Generator, n: int, *, phi: float) -> bool:
@@ -212,11 +212,12 @@ def discovery(rng: np.random.Generator, n: int, *, phi: float, dependent: bool) 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
-    """One check: what is counted, the share that it promises, and the largest n that is feasible."""
+    """One check: what is counted, the share that it promises, the largest feasible n; ``least``: a mean is promised."""
 
     alarms: Alarms
     bound: float
     most: int
+    least: bool = False
 
 
 LINES = {
@@ -228,7 +229,7 @@ LINES = {
     "divergence": Line(rewards, RATE, 100_000),
     "causes, states": Line(partial(causes, plane=False), RATE, 10_000),
     "causes, plane": Line(partial(causes, plane=True), RATE, 10_000),
-    "stream, sums": Line(sums, RATE, 100_000),
+    "stream, sums: mean run length, of that asked for": Line(sums, 1.0, 10_000, least=True),
     "stream, mean": Line(mean, RATE, 100_000),
     "Benjamini-Hochberg": Line(partial(discovery, dependent=False), RATE, 1_000),
     "Benjamini-Yekutieli": Line(partial(discovery, dependent=True), RATE, 1_000),
@@ -255,23 +256,33 @@ def main() -> None:
 
 def counted(line: Line, n: int, *, phi: float, n_pairs: int, seconds: float) -> dict[str, str]:
     """Return what is told of each part of a line: of as many pairs as are possible in the time, at least 20."""
-    began, made, refused = time.monotonic(), 0, 0
-    alarms: Counter[str] = Counter()
+    began, made = time.monotonic(), 0
+    values: dict[str, list[float]] = {}
     while made < n_pairs and (time.monotonic() - began < seconds or made < 20):
         made += 1
         try:
             found = line.alarms(np.random.default_rng([made, n]), n, phi=phi)
         except UserError:  # too few values for what their memory is
-            refused += 1
-            if refused == made == 20:
+            if made == 20 and not values:
                 return {"": "refused: too few values | | | | |"}
-        else:
-            alarms.update({name: int(one) for name, one in (found if isinstance(found, dict) else {"": found}).items()})
-    return {name: _told(count, made, bound=line.bound) for name, count in alarms.items()}
+            continue
+        for name, value in (found if isinstance(found, dict) else {"": found}).items():
+            values.setdefault(name, []).append(float(value))
+    told = _least if line.least else _told
+    return {name: told(np.array(parts), bound=line.bound) for name, parts in values.items()}
 
 
-def _told(alarms: int, made: int, *, bound: float) -> str:
-    return f"{made:,} | {alarms} | {alarms / made:.3f} | {bound:g} | {binom.sf(alarms - 1, made, bound):.2g} |"
+def _told(found: Any, *, bound: float) -> str:
+    alarms = int(found.sum())
+    likely = binom.sf(alarms - 1, len(found), bound)
+    return f"{len(found):,} | {alarms} | {found.mean():.3f} | {bound:g} | {likely:.2g} |"
+
+
+def _least(found: Any, *, bound: float) -> str:
+    error = found.std() / len(found) ** 0.5
+    return (
+        f"{len(found):,} | | {found.mean():.2f} | at least {bound:g} | {norm.cdf((found.mean() - bound) / error):.2g} |"
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 |---|---|
 | r | Spearman's correlation of proxy and truth: Pearson's of their ranks, equal values sharing a rank |
 | z | (artanh r_baseline - artanh r_window) / sqrt(s_baseline² + s_window²) |
-| s² | delete-one-block jackknife variance of artanh r, (B - 1) / B Σ (θ_b - mean θ)² |
+| d | artanh r without a block, minus the mean of those |
+| s² | delete-one-block jackknife variance of artanh r, (B - 1) / B (Σ d_b² + 2 max(0, Σ d_b d_{b+1})) |
 
 z is compared with Student's t of B - 1 degrees of freedom, B of the side with fewer blocks. Blocks of successive values
 last five autocorrelation times, so that the error is right for streams in which values resemble their neighbours. The
@@ -78,7 +79,9 @@ class Correlation:
         of_block = moments[:, : n_blocks * block].reshape(6, n_blocks, block).sum(axis=2)
         total = moments.sum(axis=1)
         left = _artanh(_correlation(total[:, None] - of_block))
-        error = math.sqrt((n_blocks - 1) / n_blocks * float(((left - left.mean()) ** 2).sum()))
+        apart = left - left.mean()
+        neighbours = max(0.0, float(apart[:-1] @ apart[1:]))
+        error = math.sqrt((n_blocks - 1) / n_blocks * (float(apart @ apart) + 2.0 * neighbours))
         return cls(float(_correlation(total)), error, len(x), block, (float(proxy.mean()), float(truth.mean())))
 
 

@@ -5,8 +5,8 @@ shift, in standard deviations, that is to be found soonest. The change is placed
 
 The limit h belongs to an expected run length: how many values pass on average before a false alarm. For independent
 normal values Siegmund's approximation gives it; for a baseline as it is, streams are drawn from it in blocks (which
-keeps what dependence is left) and moved by the uncertainty of the baseline's own mean, without which a long run length
-could not be kept with a short baseline.
+keeps what dependence is left), and moved and stretched by the uncertainty of the baseline's own mean and standard
+deviation, without which a long run length could not be kept with a short baseline.
 
 Source: Page, Biometrika 41 (1954); Siegmund, "Sequential Analysis" (1985), section 2.6; Politis and Romano, "The
 stationary bootstrap", JASA 89 (1994).
@@ -132,6 +132,9 @@ def _streams(reference: Reference, n_steps: int, *, rng: np.random.Generator) ->
     fresh = rng.integers(m, size=(N_STREAMS, n_steps))
     last = np.maximum.accumulate(np.where(begins, np.arange(n_steps), 0), axis=1)
     place = np.take_along_axis(fresh, last, axis=1) + np.arange(n_steps) - last
-    offset = rng.standard_normal((N_STREAMS, 1)) / math.sqrt(m)
-    found: Floats = reference.z[place % m] + offset
+    # How far the baseline's mean and standard deviation may be off: neighbouring batches still go together a little.
+    together = max(0.0, float(reference.z[:-1] @ reference.z[1:]) / m)
+    offset = rng.standard_normal((N_STREAMS, 1)) * math.sqrt((1.0 + 2.0 * together) / m)
+    scale = np.sqrt((m - 1) / rng.chisquare(m - 1, size=(N_STREAMS, 1)))
+    found: Floats = reference.z[place % m] * scale + offset
     return found
