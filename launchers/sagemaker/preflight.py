@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from policylab.aws.request_view import View
@@ -83,3 +83,34 @@ def difference(request: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]
     before, after = (json.dumps(one, indent=1, sort_keys=True).splitlines() for one in (last, request))
     lines = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
     return [line for line in lines if not line.startswith("@@")]
+
+
+def differing(requests: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return in which fields all further requests differ from the first, and what only some of them have of their own.
+
+    Members of a list are named as they name themselves. The second part has an entry for each further request: field ->
+    value, None where it has no such field.
+
+    >>> differing([{"A": 1, "B": 2}, {"A": 3, "B": 2}, {"A": 4, "B": 5}])
+    (['A'], [{}, {'B': 5}])
+    """
+    first, *others = (dict(_fields(request)) for request in requests)
+    changed = [
+        {path: one.get(path) for path in {**first, **one} if path not in first or one.get(path) != first[path]}
+        for one in others
+    ]
+    common = [path for path in (changed[0] if changed else ()) if all(path in one for one in changed)]
+    return common, [{path: value for path, value in one.items() if path not in common} for one in changed]
+
+
+def _fields(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _fields(part, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            names = part if isinstance(part, Mapping) else {}
+            name = names.get("ChannelName", names.get("Key", names.get("Name", index)))
+            yield from _fields(part, f"{path}[{name}]")
+    else:
+        yield path, value

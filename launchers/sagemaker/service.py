@@ -3,14 +3,18 @@
 `TrainingService` has the names and the keyword arguments of the boto3 client, so that the client and the emulator are
 interchangeable; both refuse by botocore's ``ClientError`` with the service's own codes.
 
-Source of the retry rules: AWS SDKs and Tools Reference Guide, "Retry behavior" (standard mode), and "Exponential
-backoff and jitter", AWS Architecture Blog.
+A service that was never connected to is told at once: a wrong region or network is more likely than a fault that
+passes, and boto3 has tried three times by itself. Once it has answered, a lost connection is a fault like any other.
+
+Sources: AWS SDKs and Tools Reference Guide, "Retry behavior" (standard mode) and "Smart configuration defaults"
+(the time to connect); "Exponential backoff and jitter", AWS Architecture Blog.
 """
 
 from __future__ import annotations
 
 import random
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -43,6 +47,12 @@ MAX_WAIT_S = 20.0
 
 ATTEMPTS = 10
 """Calls of one operation before its failure is told; with the waits above about two minutes."""
+
+CONNECT_S = 3.1
+"""Time to make a connection, of which boto3 makes three attempts."""
+
+_answered: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Clients that got an answer in this process, were it a refusal."""
 
 
 class TrainingService(Protocol):
@@ -142,14 +152,25 @@ class Patience:
         Raises:
             Exception: what the last call raised.
         """
+        asked = getattr(operation, "__self__", operation)
         for failures in range(1, self._attempts + 1):
             try:
-                return operation(**arguments)
+                answer = operation(**arguments)
             except Exception as error:
-                if failures == self._attempts or not may_be_repeated(error):
+                if not _is_unconnected(error):
+                    _answered.add(asked)
+                if failures == self._attempts or not may_be_repeated(error) or asked not in _answered:
                     raise
                 self._sleep(self.wait_s(failures))
+            else:
+                _answered.add(asked)
+                return answer
         raise AssertionError("at least one attempt is made")
+
+
+def _is_unconnected(error: Exception) -> bool:
+    """Whether a call failed before there was a connection: no such name, nobody listens, no way there."""
+    return isinstance(error, require("botocore.exceptions", extra="sagemaker").ConnectionError)
 
 
 class ServiceRefusalError(UserError):
@@ -221,7 +242,8 @@ def patiently(operation: Callable[..., Response], patience: Patience | None = No
         if code is not None:
             raise _refusal(error, code, operation=name) from None
         if may_be_repeated(error):
-            raise RunError(f"AWS cannot be reached for {name}: {error}; try again later") from None
+            remedy = "check region and network, or try again later"
+            raise RunError(f"AWS cannot be reached for {name}: {error}; {remedy}") from None
         if _is_from_botocore(error):
             raise UserError(f"AWS cannot be used: {error}; docs/sagemaker.md tells of credentials and region") from None
         raise
@@ -252,13 +274,15 @@ def client(service: str, *, region: str | None) -> Any:
     Raises:
         UserError: no region is configured, or the profile is unknown.
     """
-    boto3 = require("boto3", extra="sagemaker")
+    boto3, sessions = require("boto3", extra="sagemaker"), require("botocore.session", extra="sagemaker")
     config = require("botocore.config", extra="sagemaker").Config(
-        retries={"mode": "adaptive", "total_max_attempts": 3}, user_agent_extra="policylab"
+        connect_timeout=CONNECT_S, retries={"mode": "adaptive", "total_max_attempts": 3}, user_agent_extra="policylab"
     )
     failures = require("botocore.exceptions", extra="sagemaker")
+    session = sessions.get_session()
+    session.set_default_client_config(config)  # of the clients too that fetch credentials for a profile
     try:
-        return boto3.client(service, region_name=region, config=config)
+        return boto3.Session(botocore_session=session).client(service, region_name=region)
     except failures.NoRegionError:
         raise UserError(
             "no AWS region: set launcher.region (or --region), AWS_REGION, or region in the AWS profile"

@@ -7,6 +7,7 @@ import pytest
 
 from policylab.aws.service_model import structure_findings
 from policylab.cli.main import main
+from policylab.launchers.sagemaker.preflight import differing
 
 SMALL = ["--set", "seeds.tune=2", "--set", "seeds.confirm=1", "--set", "budget.steps=2000"]
 SETTINGS = """
@@ -54,8 +55,18 @@ def test_the_text_holds_the_literal_request_and_what_the_others_differ_in(capsys
     text = dry_run(capsys).out
     assert json.loads(text[: text.index("\n}\n") + 3]) == requests[0]
     for request in requests[1:]:
-        assert f"and {request['TrainingJobName']}, which differs in:" in text
+        assert f"\n  {request['TrainingJobName']}\n" in text
+    where = "TrainingJobName, InputDataConfig[run].DataSource.S3DataSource.S3Uri, CheckpointConfig.S3Uri"
+    where += ", Tags[policylab:run].Value"
+    assert text.count(f"and 2 further jobs, which differ in {where} (whole with --json):") == 1
     assert "price: at most 0.23 for each job, 0.69 for 3 jobs" in text
+
+
+def test_what_only_some_requests_have_of_their_own_is_told_with_them():
+    tags = [{"Key": "x", "Value": 1}]
+    found = differing([{"A": 1, "L": tags}, {"A": 2, "L": []}, {"A": 3, "L": tags}])
+    assert found == (["A"], [{"L[x].Key": None, "L[x].Value": None}, {}])
+    assert differing([{"A": 1}]) == ([], [])
 
 
 def test_a_search_shows_the_first_request(capsys):

@@ -38,12 +38,7 @@ def dry_run(arguments: argparse.Namespace, config: ExperimentConfig) -> int:
 
 
 def _text(document: dict[str, Any]) -> str:
-    from policylab.launchers.sagemaker.preflight import difference
-
-    first, *others = document["requests"]
-    parts = [json.dumps(first, indent=1)]
-    for request in others:
-        parts.append(_indented(f"and {request['TrainingJobName']}, which differs in", difference(request, first)))
+    parts = [json.dumps(document["requests"][0], indent=1), *_further(document["requests"])]
     names = " and ".join(document["added_when_sent"])
     parts.append(f"when they are sent, {names} join the environment, for they name the run directory")
     if document["last"] is None:
@@ -54,6 +49,22 @@ def _text(document: dict[str, Any]) -> str:
         head = f"differs from the last one sent, {document['last']['path']}, in"
         parts.append(_indented(head, document["last"]["difference"]))
     return "\n".join([*parts, _price_text(document)])
+
+
+def _further(requests: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what is told of all requests but the first: where all differ from it, once, and what each has besides."""
+    from policylab.launchers.sagemaker.preflight import differing
+
+    if len(requests) == 1:
+        return []
+    common, own = differing(requests)
+    lines = []
+    for request, fields in zip(requests[1:], own, strict=True):
+        name = request["TrainingJobName"]
+        besides = ", ".join(f"{path} = {json.dumps(value)}" for path, value in fields.items())
+        lines.append(f"{name}, besides: {besides}" if besides else name)
+    jobs = "1 further job, which differs" if len(lines) == 1 else f"{len(lines)} further jobs, which differ"
+    return [_indented(f"and {jobs} in {', '.join(common)} (whole with --json)", lines)]
 
 
 def _indented(head: str, lines: Sequence[str]) -> str:

@@ -42,15 +42,15 @@ def sent(monkeypatch):
     import boto3
 
     captured = []
-    plain = boto3.client
+    plain = boto3.Session.client
 
-    def capturing(service, **options):
-        made = plain(service, **options)
+    def capturing(session, service, **options):
+        made = plain(session, service, **options)
         event = "before-parameter-build.sagemaker.CreateTrainingJob"
         made.meta.events.register(event, lambda params, **_: captured.append(json.loads(json.dumps(params))))
         return made
 
-    monkeypatch.setattr(boto3, "client", capturing)
+    monkeypatch.setattr(boto3.Session, "client", capturing)
     return captured
 
 

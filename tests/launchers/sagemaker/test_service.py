@@ -1,10 +1,10 @@
 """Calls that fail: which are repeated, how long is waited between, and what a person is told."""
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, NoCredentialsError
 
 from policylab.errors import RunError, UserError
-from policylab.launchers.sagemaker.service import Patience, PatientService, ServiceRefusalError, error_code
+from policylab.launchers.sagemaker.service import Patience, PatientService, ServiceRefusalError, client, error_code
 
 
 def failure(code, status=400, message="words"):
@@ -40,7 +40,7 @@ def describe(service, draw=lambda: 1.0):
         failure("InternalFailure", 500),
         failure("503", 503),
         failure("TooManyRequestsException", 429),
-        EndpointConnectionError(endpoint_url="https://example.invalid"),
+        ConnectionClosedError(endpoint_url="https://example.invalid"),
         ConnectionResetError("peer"),
     ],
 )
@@ -48,6 +48,34 @@ def test_what_may_pass_is_tried_again(error):
     answer, waited = describe(Failing(error, times=3))
     assert answer["TrainingJobName"] == "job"
     assert len(waited) == 3
+
+
+UNREACHABLE = EndpointConnectionError(endpoint_url="https://example.invalid")
+
+
+def test_a_service_that_was_never_reached_is_told_at_once():
+    service = Failing(UNREACHABLE, times=1)
+    with pytest.raises(RunError, match=r"cannot be reached for describe_training_job: .*check region and network"):
+        describe(service)
+    assert service.calls == 1, "boto3 has tried it three times already"
+
+
+@pytest.mark.parametrize("first", [None, failure("ThrottlingException")], ids=["an answer", "a refusal"])
+def test_a_service_that_was_reached_once_is_waited_for(first):
+    service = Failing(first, times=1 if first else 0)
+    describe(service)
+    service.error, service.calls, service.times = UNREACHABLE, 0, 9
+    answer, waited = describe(service)
+    assert answer["TrainingJobName"] == "job"
+    assert len(waited) == 9
+
+
+def test_a_closed_port_is_one_sentence(monkeypatch):
+    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:1", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    patient = PatientService(client("sagemaker", region="eu-west-1"), patience=Patience(sleep=pytest.fail))
+    with pytest.raises(RunError, match=r"Could not connect to the endpoint URL: .*127\.0\.0\.1:1"):
+        patient.describe_training_job(TrainingJobName="job")
 
 
 def test_waits_double_up_to_a_bound_and_are_spread():
@@ -78,7 +106,7 @@ def test_a_refusal_is_passed_on_at_once(code):
             RunError,
             r"\(502\): a web page instead of an answer;",
         ),
-        (EndpointConnectionError(endpoint_url="https://example.invalid"), RunError, "AWS cannot be reached"),
+        (ConnectionClosedError(endpoint_url="https://example.invalid"), RunError, "AWS cannot be reached"),
         (ConnectionResetError("peer"), RunError, "AWS cannot be reached"),
     ],
 )
