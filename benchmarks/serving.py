@@ -1,11 +1,11 @@
 """How fast an endpoint decides: beside an empty ASGI application, MLflow's server and Ray Serve on the same policies.
 
-    python -m benchmarks.serving [--requests 20000] [--rounds 5] [--only empty,table,...] [--memory 1000000]
+    python -m benchmarks.serving [--requests 20000] [--rounds 5] [--only empty,table,...]
 
 The load generator is a process of its own, pinned to the first core; every server, with all its processes, has the last
 core. Latency is the time from the first byte of a request to the last of its answer at one client; the rate is that of
 16 clients that ask without a pause. Rounds take turns between the servers, which stay up; figures are medians over
-rounds, and ratios are of the same round. `--memory N` adds the resident memory before and after N further requests.
+rounds, and ratios are of the same round. Memory is watched by `benchmarks.serving_memory`.
 
 | contestant | what |
 |---|---|
@@ -221,8 +221,8 @@ def latencies(port, *, request, n):
     return found
 
 
-def rate(port, *, request, n):
-    """Return the requests a second of `CLIENTS` clients that ask without a pause."""
+def rate(port, *, requests, n):
+    """Return the requests a second of `CLIENTS` clients that ask without a pause, n of the iterator's requests."""
     selector, answers, left = selectors.DefaultSelector(), {}, n
     for _ in range(CLIENTS):
         connection = socket.create_connection(("127.0.0.1", port))
@@ -231,7 +231,7 @@ def rate(port, *, request, n):
         answers[connection] = b""
     began = time.perf_counter()
     for connection in answers:
-        connection.sendall(request)
+        connection.sendall(next(requests))
     while left > 0:
         for key, _ in selector.select():
             connection = key.fileobj
@@ -239,7 +239,8 @@ def rate(port, *, request, n):
             if whole(answers[connection]):
                 answers[connection] = b""
                 left -= 1
-                connection.sendall(request)
+                if left >= CLIENTS:
+                    connection.sendall(next(requests))
     elapsed = time.perf_counter() - began
     for connection in answers:
         connection.close()
@@ -251,7 +252,10 @@ def load(task, pipe):
     """The load generator's process, on the first core."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     what, port, request, n = task
-    pipe.send((latencies if what == "latency" else rate)(port, request=request, n=n))
+    if what == "latency":
+        pipe.send(latencies(port, request=request, n=n))
+    else:
+        pipe.send(rate(port, requests=itertools.repeat(request), n=n))
 
 
 def generated(what, server, *, n):
@@ -297,7 +301,6 @@ def main():
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(CONTESTANTS), help="names, separated by commas")
-    parser.add_argument("--memory", type=int, default=0, metavar="N", help="watch memory over N requests to `table`")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="serving-"))
     bundles = {"table": table_bundle(folder / "table"), "network": network_bundle(folder / "network")}
@@ -307,12 +310,6 @@ def main():
             servers.append(Server(name, folder=folder, bundles=bundles))
             servers[-1].wait()
         report(measure(servers, n=arguments.requests, rounds=arguments.rounds))
-        for server in servers:
-            if arguments.memory and server.name in ("table", "guarded", "shadowed"):
-                before = server.resident_mb()
-                generated("rate", server, n=arguments.memory)
-                after = server.resident_mb()
-                print(f"{server.name}: {before:.1f} MB before, {after:.1f} MB after {arguments.memory:,} requests")
     finally:
         for server in servers:
             server.end()

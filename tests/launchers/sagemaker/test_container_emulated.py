@@ -7,6 +7,7 @@ import re
 import tarfile
 import time
 
+import psutil
 import pytest
 
 from policylab.agents.bundle import load_bundle
@@ -49,6 +50,26 @@ class Hoarder(FrozenLakeEnv):
 gymnasium.register("Hoarder-v0", Hoarder, max_episode_steps=100)
 """
 """Leaves not a byte of the disk."""
+
+ENDLESS = """
+import json, pathlib, time, gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Endless(CartPoleEnv):
+    n = 0
+
+    def step(self, action):
+        self.n += 1
+        ml = pathlib.Path("/opt/ml")
+        group = json.loads((ml / "input/config/resourceconfig.json").read_text())["current_group_name"]
+        if group == "evaluation" and self.n == 5:
+            (ml / "output/data/in-an-episode").touch()
+            time.sleep(3600)
+        return super().step(action)
+
+gymnasium.register("Endless-v0", Endless, max_episode_steps=100)
+"""
+"""Its episodes never end on hosts of the group `evaluation`."""
 
 
 class Jobs:
@@ -104,6 +125,14 @@ class Jobs:
             assert status == "InProgress", self.log(name)
             assert time.monotonic() < deadline, self.log(name)
             time.sleep(0.05)
+
+    def host_with(self, name, file):
+        """Wait until a host has left a file in its /opt/ml; return the host."""
+        deadline = time.monotonic() + END_S
+        while not (found := sorted(self.emulator.root.glob(f"jobs/{name}/hosts/*/**/{file}"))):
+            assert time.monotonic() < deadline, self.log(name)
+            time.sleep(0.05)
+        return next(part for part in found[0].parts if part.startswith("algo-"))
 
     def model(self, record, folder):
         """Return the policy bundle that a job has left as its model."""
@@ -309,3 +338,46 @@ def test_learner_runners_and_evaluation_of_rllib_are_apart(make_jobs, spec_of, a
     actors = actors_of(jobs, name)
     assert actors.keys() == apart.actors(runner="", learner="").keys()
     assert len(set(actors.values())) == 3, actors  # three hosts, one of each group, and each kind of work on its own
+
+
+def running(mark):
+    """Return the processes of the job with this mark, whatever namespaces they are in."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.name())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "code", "words"), [
+    ("fail", 5, "worker host lost: {lost}: it closed the connection: the run saves"),
+    ("continue", 0, "worker host lost: {lost}: it closed the connection; the run goes on without it"),
+], ids=["fail", "continue"])  # fmt: skip
+def test_an_evaluation_host_lost_in_an_episode(make_jobs, spec_of, apart, tmp_path, policy, code, words):
+    (tmp_path / "endless_module.py").write_text(ENDLESS)
+    jobs, groups = make_jobs(linger_s=END_S), [*GROUPS, {"name": "evaluation", "instance_type": "ml.m5.xlarge"}]
+    name = jobs.send(
+        spec_of("env.id=endless_module:Endless-v0", text=apart.experiment),
+        include=[tmp_path / "endless_module.py"],
+        instance_groups=groups,
+        environment={"POLICYLAB_ON_WORKER_LOSS": policy, "TEST_MARK": str(tmp_path)},
+    )
+    lost = jobs.host_with(name, "output/data/in-an-episode")
+    assert running(str(tmp_path))
+    jobs.emulator.lose(name, lost)
+    jobs.until(name, words.format(lost=lost))
+    record = jobs.emulator.wait(name, timeout_s=END_S)
+    codes = jobs.codes(name)
+    del codes[lost]
+    assert sorted(codes.values()) == [0, code], jobs.log(name)
+    # The head has played the episodes that were lost, and then the run has ended or saved as any other.
+    log = jobs.log(name)
+    assert "group_evaluation cannot play the episodes, so the head does" in log
+    assert log.count("[metric] eval/return_mean=") == (1 if code else 2)
+    assert record["TrainingJobStatus"] == "Failed", "the service fails a job of which a host was lost"
+    if code:
+        assert f"worker host lost: {lost}: " in record["FailureReason"]
+        assert "last checkpoint: after 1,000 steps" in record["FailureReason"]
+    assert running(str(tmp_path)) == []
