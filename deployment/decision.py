@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from policylab.agents.policy import Mask
 from policylab.deployment.capture.format import FORMAT_VERSION, Assignment, Source
@@ -41,8 +40,7 @@ RefusalKind = Literal[
 ]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class DecisionRequest:
+class DecisionRequest(NamedTuple):
     """One request for decisions.
 
     Attributes:
@@ -66,8 +64,7 @@ class DecisionRequest:
     step: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """One decision, with all that is needed to judge it later.
 
     Attributes:
@@ -123,8 +120,7 @@ class Decision:
         }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The decisions of one request, in the order of its observations.
 
     Attributes:

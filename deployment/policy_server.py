@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gymnasium import spaces
 
@@ -38,8 +38,7 @@ N_COMPUTING = 2
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """A request with its route and its random numbers, before the policy is asked."""
 
     request: DecisionRequest

@@ -31,8 +31,8 @@ from policylab.deployment.fleet import load_fleet
 from policylab.deployment.http import wire
 from policylab.deployment.http.access import Access
 from policylab.deployment.http.app import EndpointApp
+from policylab.deployment.http.connection import ANSWER_TIMEOUT_S, KEEP_ALIVE_S
 from policylab.deployment.http.http_app import Receive
-from policylab.deployment.http.serving import ANSWER_TIMEOUT_S, KEEP_ALIVE_S
 from policylab.deployment.running import start_endpoint
 from policylab.deployment.scaling_settings import Autoscaling
 from policylab.errors import RunError, UserError

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -67,8 +66,7 @@ class Draw:
         return np.random.Generator(np.random.SFC64(int.from_bytes(self._digest[24:40], "little")))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One action, as the environment takes it, and the logarithm of its propensity."""
 
     action: Any

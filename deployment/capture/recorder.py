@@ -6,14 +6,13 @@ a failed write costs the lines of that write only.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import queue
 import shutil
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from policylab.agents.space_json import value_to_json
 from policylab.deployment.capture.format import (
@@ -31,13 +30,16 @@ from policylab.deployment.endpoint import CaptureSettings
 from policylab.deployment.fleet import Candidate, Fleet, Shadow
 
 FLUSH_S = 0.2
+PAUSE_S = 0.01
+"""Rest of the thread when nothing waits: requests that come meanwhile need not wake it, each of them, on their core."""
+MOST_PER_S = 100_000
+"""Decisions a second for which there must be room in the queue meanwhile."""
 DISK_CHECK_S = 1.0
 CHUNK_BYTES = 2**20
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """One decision to record: what it was about, what was answered, who else is asked, whether it is written."""
 
     fleet: Fleet
@@ -49,8 +51,7 @@ class Served:
     written: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(NamedTuple):
     """One reward to record, and the end of its episode if it was told."""
 
     decision_id: str
@@ -75,6 +76,7 @@ class Recorder:
         self._n_lost = 0  # counted by the recorder's thread
         self._queue: queue.SimpleQueue[Served | Reported | None] = queue.SimpleQueue()
         self._room = settings.queue if settings else 10_000
+        self._pause_s = min(PAUSE_S, self._room / MOST_PER_S)
         self._files: dict[str, LineFile | ParquetFiles] = {}
         if settings is not None and settings.format == "parquet":
             place = settings.folder / CAPTURED_PARQUET / endpoint
@@ -130,6 +132,8 @@ class Recorder:
             if time.monotonic() - flushed > FLUSH_S or self._waiting_bytes() > CHUNK_BYTES:
                 self._flush()
                 flushed = time.monotonic()
+            if open_ended and self._queue.empty():
+                time.sleep(self._pause_s)
         self._flush(last=True)
 
     def _waiting_bytes(self) -> int:

@@ -13,12 +13,11 @@ Answers are JSON unless the client accepts only one of the others. Arrays are re
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import math
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,8 +35,7 @@ WORDS = {"observation", "observations", "instances", "inputs", "mask", "masks", 
 _BATCH_WORDS = ("observations", "instances", "inputs")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What a body asks about."""
 
     observations: tuple[Any, ...]
@@ -119,7 +117,7 @@ class BodyReader:
         if batches:
             if "mask" in value:
                 raise Refusal("several observations take masks, one for each", kind="observation")
-            return dataclasses.replace(self._many(value[batches[0]], value.get("masks")), episode=episode, step=step)
+            return self._many(value[batches[0]], value.get("masks"))._replace(episode=episode, step=step)
         if "masks" in value:
             raise Refusal("one observation takes a mask", kind="observation")
         masks = None if value.get("mask") is None else (_mask(value["mask"]),)

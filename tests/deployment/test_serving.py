@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import http.client
@@ -332,6 +333,41 @@ def test_chunked_and_compressed_bodies_are_read(server: ServerProcess) -> None:
     assert len(json.loads(body)["decisions"]) == 2
     assert request(server, b"no gzip", content_encoding="gzip")[0] == 424
     assert request(server, b"3", content_encoding="br")[0] == 424
+
+
+def test_an_answer_and_its_head_come_in_one_piece() -> None:
+    from policylab.deployment.http.connection import OneWrite
+
+    written: list[bytes] = []
+
+    class Recorder(asyncio.Transport):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            written.append(bytes(data))
+
+    answer = OneWrite(Recorder())
+    answer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert written == [b"HTTP/1.1 100 Continue\r\n\r\n"], "a client waits for it before it sends its body"
+    for piece in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 100 is", b" the body"):
+        answer.write(piece)
+    assert written[1:] == [b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 100 is", b" the body"]
+
+
+def test_a_client_may_ask_whether_it_is_to_send_its_body(server: ServerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10.0) as connection:
+        head = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        connection.sendall(head + b"content-length: 1\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(b"3")
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.1 200 OK")
+
+
+def test_an_answer_without_a_body_comes_too(server: ServerProcess) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10.0)
+    for method in ("HEAD", "GET", "HEAD"):
+        connection.request(method, "/ping")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+    connection.close()
 
 
 def test_a_half_closed_connection_gets_its_answer(server: ServerProcess) -> None:
