@@ -26,10 +26,12 @@ class Pending:
         made: monotonic seconds.
         reward: sum of what was reported so far.
         weight: probability of its action under the new version, divided by its propensity.
+        name: its inference id, if the client gave one.
     """
 
     side: Side
     made: float
+    name: str | None = None
     reward: float | None = None
     weight: float | None = None
 
@@ -83,22 +85,20 @@ class PendingRewards:
             for decision in answer.decisions:
                 if decision.assignment == "target" or (self._weighted and decision.source == "fallback"):
                     continue
-                self._held[decision.decision_id] = Pending(side, now)
+                self._held[decision.decision_id] = Pending(side, now, decision.inference_id)
                 if decision.inference_id is not None:
                     self._names[decision.inference_id] = decision.decision_id
             while len(self._held) > MAX_PENDING:
-                self._held.popitem(last=False)
+                self._removed(next(iter(self._held)))
                 self.n_forgotten += 1
-            if len(self._names) > 2 * MAX_PENDING:
-                self._names = {name: held for name, held in self._names.items() if held in self._held}
 
     def rewarded(self, decision_id: str, reward: float) -> None:
         """Take one reward, by decision id or inference id; one of another time or endpoint is passed over."""
         with self._lock:
-            name = self._names.get(decision_id, decision_id)
-            if (pending := self._held.get(name)) is not None:
+            decision_id = self._names.get(decision_id, decision_id)
+            if (pending := self._held.get(decision_id)) is not None:
                 pending.reward = reward + (pending.reward or 0.0)
-                self._count_if_whole(name, pending)
+                self._count_if_whole(decision_id, pending)
 
     def weighed(self, decision_id: str, weight: float) -> None:
         """Take the weight of one decision."""
@@ -114,13 +114,18 @@ class PendingRewards:
         until = self._clock() - self._test.reward_wait_s
         with self._lock:
             while self._held and next(iter(self._held.values())).made <= until:
-                self._take(self._held.popitem(last=False)[1])
+                self._take(self._removed(next(iter(self._held))))
 
-    def _count_if_whole(self, name: str, pending: Pending) -> None:
+    def _count_if_whole(self, decision_id: str, pending: Pending) -> None:
         known = pending.reward is not None and (pending.weight is not None or not self._weighted)
         if known and self._test.reward_wait_s == 0.0:
-            del self._held[name]
-            self._take(pending)
+            self._take(self._removed(decision_id))
+
+    def _removed(self, decision_id: str) -> Pending:
+        pending = self._held.pop(decision_id)
+        if pending.name is not None and self._names.get(pending.name) == decision_id:
+            del self._names[pending.name]
+        return pending
 
     def _take(self, pending: Pending) -> None:
         reward = self._test.missing_reward if pending.reward is None else pending.reward

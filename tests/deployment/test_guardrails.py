@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.deployment.conftest import CANARY, LINEAR, PROMOTION, Deployed, endpoint
+from tests.deployment.conftest import CANARY, LINEAR, PROMOTION, Deployed, endpoint, served
 
+from policylab.deployment.capture import pending_rewards
 from policylab.deployment.decision import DecisionRequest, Refusal
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.fleet import load_fleet
+from policylab.deployment.guardrails.settings import RewardRules
 
 ROLLING = {"kind": "rolling", "size": 0.4, "bake_s": 10.0, "rollback_size": 0.3}
 VALUE = {"reward_low": 0.0, "reward_high": 1.0, "at_least": 0.5, "min_decisions": 50}
@@ -234,3 +236,22 @@ def test_a_wall_clock_that_jumps_moves_no_step(deployed: Deployed, jump_s: float
     deployed.pass_time(2.0)
     assert share(deployed) == 1.0
     assert deployed.rollout.state.events[-1].time_s == 2e9 + jump_s
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 5.0])
+def test_nothing_is_kept_of_decisions_that_are_forgotten_or_counted(
+    bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch, wait_s: float
+) -> None:
+    monkeypatch.setattr(pending_rewards, "MAX_PENDING", 10)
+    now, counted = [0.0], list[pending_rewards.Counted]()
+    rules = RewardRules(reward_low=0.0, reward_high=1.0, reward_wait_s=wait_s)
+    pending = pending_rewards.PendingRewards(rules, clock=lambda: now[0], weighted=False, count=counted.append)
+    with served(endpoint({"name": "left", "bundle": bundles["left"]})) as server:
+        for i in range(100):
+            pending.decided("new", server.decide(DecisionRequest((3,), inference_id=f"id-{i}")))
+    assert (len(pending), len(pending._names), pending.n_forgotten) == (10, 10, 90)
+    for i in range(100):
+        pending.rewarded(f"id-{i}", 1.0)
+    now[0] = 6.0
+    pending.mature()
+    assert (len(counted), len(pending), len(pending._names)) == (10, 0, 0)

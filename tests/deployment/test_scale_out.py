@@ -158,6 +158,19 @@ def test_boto3_asks_two_replicas(bundles: dict[str, Path], tmp_path: Path, famil
 
 
 @pytest.mark.slow
+def test_kill_9_leaves_no_process(bundles: dict[str, Path], tmp_path: Path, family: list[psutil.Process]) -> None:
+    two = {"min_capacity": 2, "max_capacity": 2, "concurrent_requests": 4}
+    with running(endpoint_file(tmp_path, scaled(bundles, autoscaling=two))) as found:
+        family += psutil.Process(found.process.pid).children(recursive=True)
+        names = " ".join(process.name() for process in family)
+        for part in ("raylet", "gcs_server", "ServeController", "ServeReplica"):
+            assert part in names
+        with Load(found, n_clients=2) as load:
+            load.wait(20)
+            found.kill()
+
+
+@pytest.mark.slow
 def test_replicas_follow_the_load(bundles: dict[str, Path], tmp_path: Path, family: list[psutil.Process]) -> None:
     failures: list[str] = []
     stop = threading.Event()
