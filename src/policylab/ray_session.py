@@ -11,6 +11,7 @@ Source: Ray 2.60, https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html. 
 | all sessions share ``/tmp/ray``, whose owner is whoever came first | a folder of its own, removed at the end |
 | fails where the path of the temporary folder is long | the folder is in /tmp then |
 | tries for minutes to reach a cluster that is not there | one attempt to connect comes first |
+| agents report the end of a killed cluster to it for a minute | a shell that sees this process's end kills them |
 
 The processes of a local session end with the thread that started it, kill -9 included: start it in the main thread.
 """
@@ -26,9 +27,11 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from policylab.errors import RunError, UserError
@@ -39,6 +42,12 @@ OBJECT_STORE_BYTES = 512 * 2**20
 
 MAX_PLACE_BYTES = 107 - len("/ray-12345678/session_2026-11-26_16-08-45_483736_1234567/sockets/plasma_store.10")
 """Longest path of a folder in which Ray can make its sockets, whose names Linux limits to 107 bytes."""
+
+AGENTS = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent", b"/dashboard/agent.py", b"/runtime_env/agent/main.py")
+"""Commands of the agents, before and after they have given themselves a name."""
+
+KILL_AT_END = 'read _ || for pid; do grep -qs ray:: "/proc/$pid/cmdline" && kill -9 "$pid"; done'
+"""A line on the standard input is a regular end; its end without one, that the session's process is gone."""
 
 CONNECT_S = 5.0
 HOST_PORT = re.compile(r"[^/]+:\d+")
@@ -107,11 +116,38 @@ def _local_cluster(ray: Any, **options: Any) -> Iterator[None]:
                 )
         except Exception as error:
             raise RunError(f"Ray could not be started on this machine: {error}") from error
-        yield
+        with _agents_end_too(ray):
+            yield
     finally:
         with _same_sigterm_handler():
             ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _agents_end_too(ray: Any) -> Iterator[None]:
+    """See to it that the agents of the local cluster end soon after this process, if it is killed (Linux)."""
+    agents = []
+    for raylet in ray._private.worker._global_node.all_processes.get("raylet", []):
+        for children in Path(f"/proc/{raylet.process.pid}/task").glob("*/children"):
+            agents += [pid for pid in children.read_text().split() if _is_agent(pid)]
+    if not agents:
+        yield
+        return
+    command = ["/bin/sh", "-c", KILL_AT_END, "sh", *agents]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watching:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                watching.communicate(b"\n")
+
+
+def _is_agent(pid: str) -> bool:
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return any(agent in command for agent in AGENTS)
+    return False
 
 
 def ray_folder() -> str:
