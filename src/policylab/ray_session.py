@@ -30,7 +30,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ MAX_PLACE_BYTES = 107 - len("/ray-12345678/session_2026-11-26_16-08-45_483736_12
 AGENTS = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent", b"/dashboard/agent.py", b"/runtime_env/agent/main.py")
 """Commands of the agents, before and after they have given themselves a name."""
 
-KILL_AT_END = 'read _ || for pid; do grep -qs ray:: "/proc/$pid/cmdline" && kill -9 "$pid"; done'
-"""A line on the standard input is a regular end; its end without one, that the session's process is gone."""
+KILL_AT_END = 'read pids; read _ || for pid in $pids; do grep -qs ray:: "/proc/$pid/cmdline" && kill -9 "$pid"; done'
+"""Reads the agents' processes; a second line means a regular end, an end without it that this process is gone."""
 
 CONNECT_S = 5.0
 HOST_PORT = re.compile(r"[^/]+:\d+")
@@ -104,43 +104,56 @@ def _log_notice(notice: Mapping[str, Any], ignore_prefix: bool = False) -> None:
 def _local_cluster(ray: Any, **options: Any) -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     folder = ray_folder()
-    try:
+    with _watch_over_agents() as take_agents:
         try:
-            with _same_sigterm_handler():
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=folder,
-                    **options,
-                )
-        except Exception as error:
-            raise RunError(f"Ray could not be started on this machine: {error}") from error
-        with _agents_end_too(ray):
+            try:
+                with _same_sigterm_handler():
+                    ray.init(
+                        address="local",
+                        include_dashboard=False,
+                        object_store_memory=OBJECT_STORE_BYTES,
+                        _temp_dir=folder,
+                        **options,
+                    )
+            except Exception as error:
+                raise RunError(f"Ray could not be started on this machine: {error}") from error
+            take_agents(ray)
             yield
-    finally:
-        with _same_sigterm_handler():
-            ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            with _same_sigterm_handler():
+                ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _agents_end_too(ray: Any) -> Iterator[None]:
-    """See to it that the agents of the local cluster end soon after this process, if it is killed (Linux)."""
-    agents = []
-    for raylet in ray._private.worker._global_node.all_processes.get("raylet", []):
-        for children in Path(f"/proc/{raylet.process.pid}/task").glob("*/children"):
-            agents += [pid for pid in children.read_text().split() if _is_agent(pid)]
-    if not agents:
-        yield
-        return
-    command = ["/bin/sh", "-c", KILL_AT_END, "sh", *agents]
+def _watch_over_agents() -> Iterator[Callable[[Any], None]]:
+    """Yield what takes the agents of the local cluster, which are to end soon after this process, if it is killed.
+
+    The shell is there before Ray: a process with Ray's threads is better not forked.
+    """
+    command = ["/bin/sh", "-c", KILL_AT_END]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watching:
+        assert watching.stdin is not None
+        pipe = watching.stdin
+
+        def take(ray: Any) -> None:
+            pipe.write(f"{' '.join(_agents(ray))}\n".encode())
+            pipe.flush()
+
         try:
-            yield
+            yield take
         finally:
             with contextlib.suppress(BrokenPipeError):
-                watching.communicate(b"\n")
+                watching.communicate(b"\n\n")
+
+
+def _agents(ray: Any) -> list[str]:
+    """Return the processes of the agents of the local cluster, where Linux tells them."""
+    found = []
+    for raylet in ray._private.worker._global_node.all_processes.get("raylet", []):
+        for children in Path(f"/proc/{raylet.process.pid}/task").glob("*/children"):
+            found += [pid for pid in children.read_text().split() if _is_agent(pid)]
+    return found
 
 
 def _is_agent(pid: str) -> bool:
