@@ -43,7 +43,11 @@ class Limits(Settings):
     wall_clock_s: float | None = Field(default=None, gt=0, description="seconds of all sessions together")
     cost: float | None = Field(default=None, gt=0, description="price of all steps, in the currency of cost_per_step")
     cost_per_step: float = Field(default=0.0, ge=0, description="price of one step")
-    target: float | None = Field(default=None, description="value (in the metric's own direction) that is good enough")
+    target: float | None = Field(
+        default=None,
+        description="value (in the metric's own direction) that is good enough: of a full training, as the mean over "
+        "the seeds that a trial has had so far, which may be one",
+    )
     not_improving: NotImproving | None = None
     convergence: Convergence | None = None
 

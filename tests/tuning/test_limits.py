@@ -53,6 +53,20 @@ def test_the_target_is_met_by_any_trial_and_by_no_value_that_is_none() -> None:
     assert met([math.nan, 1.0, 0.5], target=1.0) == "limits.target: 1 reached 1"
 
 
+def test_the_target_is_met_by_the_mean_over_the_seeds_so_far_and_that_may_be_one() -> None:
+    """Whatever the first seeds promised, the winner's fresh seeds are what an experiment reports."""
+
+    def lucky(task: Any) -> float:
+        return 1.0 if task.seed == 0 else 0.0
+
+    found = tune(lucky, SPACE, limits={"trials": 9, "target": 1.0}, seeds=3, searcher="random")
+    assert [trial.values for trial in found.trials] == [{0: 1.0}]
+    assert found.reason == "limits.target: 1 reached 1"
+    found = tune(lambda task: 1.0 - lucky(task), SPACE, limits={"trials": 9, "target": 1.0}, seeds=3, searcher="random")
+    assert {len(trial.values) for trial in found.trials} == {3}
+    assert found.reason.startswith("limits.trials")
+
+
 def test_the_first_that_is_met_is_the_reason() -> None:
     assert met([1.0] * 3, steps=9, target=1.0, not_improving={"trials": 3}).startswith("limits.target")
     result = tune(lambda task: task.configuration["x"], SPACE, limits={"trials": 50, "steps": 8, "target": 11.0})
