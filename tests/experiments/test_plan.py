@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from policylab.agents.build import make_agent
-from policylab.errors import EnvironmentRuleError
+from policylab.errors import EnvironmentRuleError, MissingExtraError
 from policylab.experiments.evaluation import ExactEvaluator, make_evaluator
 from policylab.experiments.plan import plan
-from policylab.experiments.schema import ExperimentConfig
+from policylab.experiments.schema import ExperimentConfig, load_experiment, shipped_configs
 
 TILES = {"kind": "sarsa", "features": {"kind": "tiles", "n_tilings": 2, "n_tiles": 2}}
 BINS = {"kind": "sarsa", "features": {"kind": "bins", "n_bins": [2] * 10 + [1] * 152}}
@@ -66,3 +67,30 @@ def test_exact_values_that_nobody_can_compute_are_refused_before_training() -> N
         EnvironmentRuleError, match=r"evaluation.kind 'exact': policylab/CatMouseLarge-v0 or the policy"
     ):
         plan(experiment(BINS, "policylab/CatMouseLarge-v0", kind="exact"))
+
+
+ONE_SEED = "1 tuning seed decides"
+KNOWN = {
+    "blackjack": ("Blackjack-v1 is registered without a time limit",),
+    "taxi": ("the registered reward threshold of Taxi-v3, 8, is above its true optimum",),
+    "taxi_tune": ("the registered reward threshold of Taxi-v3, 8, is above its true optimum",),
+    "frozenlake_hyperband": (ONE_SEED,),
+    "frozenlake8x8_warmstart": ("warm_start.parents[0] frozenlake_hyperband: SageMaker documents parents of",),
+    "cartpole_ppo_tune": ("4 hyperparameters are too many for 14 configurations", "2 trainings at a time", ONE_SEED),
+}
+"""What is true of an environment whoever uses it, or meant in an example that must not take hours."""
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_every_shipped_config_can_be_planned_and_needs_no_other_advice(name: str, tmp_path: Path) -> None:
+    """But for the number of seeds: fewer than ten make a shorter example, and the interval says so."""
+    config = load_experiment(name)
+    if config.agent.kind == "rllib":
+        pytest.importorskip("torch")
+    try:
+        document = plan(config, root=tmp_path)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    assert document["total_steps"] > 0
+    allowed = ("seeds.", *KNOWN.get(name, ()))
+    assert [warning for warning in document["warnings"] if not warning.startswith(allowed)] == []
