@@ -231,9 +231,15 @@ class RunExecution:
 
     @staticmethod
     def row(mark: int, report: Report, *, evaluated: Mapping[str, float]) -> ReportRow:
-        """Return what is recorded of a mark."""
+        """Return what is recorded of a mark.
+
+        Raises:
+            RunError: a metric is no finite number.
+        """
         env_steps = None if report.steps == mark else report.steps
         metrics = {**report.metrics, **evaluated}
+        if odd := [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]:
+            raise RunError(f"after {mark} steps {', '.join(odd)}; the environment's rewards, or the agent, diverged")
         return ReportRow(
             step=mark,
             episodes=report.episodes,

@@ -22,7 +22,7 @@ from policylab.experiments.study_outcome import Outcome, study_outcome, with_bes
 from policylab.files import read_lines
 from policylab.launchers import Handle, Launcher, Progress, State, open_launcher
 from policylab.runspec import ParentRun, ReportRow, RunSpec
-from policylab.tuning.backend import Job
+from policylab.tuning.backend import Job, end_event, retry_event
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History
 from policylab.tuning.log import EventLog
@@ -112,13 +112,15 @@ class RunBackend:
         events: list[Mapping[str, Any]] = []
         for handle, job in list(self._jobs.items()):
             progress = self._launcher.poll(handle)  # before the rows: what is written later comes next time
-            if progress == self._seen.get(handle) or progress.state is State.WAITING:
+            last = self._seen.get(handle)
+            if progress in (last, Progress(State.WAITING)):
                 continue
             self._seen[handle] = progress
             events += self._reports(handle, job)
+            events += [retry_event(job, why) for why in progress.failures[len(last.failures) if last else 0 :]]
             if progress.state.ended:
                 del self._jobs[handle], self._seen[handle]
-                events.append({"event": "end", "trial": job.trial, "seed": job.seed, "error": progress.error})
+                events.append(end_event(job, progress.failure))
         return events
 
     def _reports(self, handle: Handle, job: Job) -> list[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import queue
@@ -9,8 +10,9 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
+from policylab.attempts import Failure
 from policylab.errors import PolicylabError, UserError
-from policylab.experiments.execute import Stopped, execute
+from policylab.experiments.execute import Stopped, execute, newest_checkpoint
 from policylab.experiments.packaging import package_run
 from policylab.runspec import ReportRow
 
@@ -58,6 +60,8 @@ class _Inbox(threading.Thread):
 
 def _outcome(command: dict[str, str], events: IO[str], *, stop: threading.Event) -> dict[str, Any]:
     folder = Path(command["run"])
+    newest = newest_checkpoint(folder)
+    _send(events, event="progress", steps=0 if newest is None else int(newest.name), value=None)
     try:
         execute(folder, on_row=lambda row: _send(events, **progress(row)), stop=stop)
         if "bundle" in command:
@@ -78,10 +82,11 @@ def progress(row: ReportRow) -> dict[str, Any]:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """Return the event that tells why a run failed."""
-    if isinstance(error, PolicylabError):
-        return {"event": "failed", "error": str(error), "user_error": isinstance(error, UserError)}
-    return {"event": "failed", "error": f"{type(error).__name__}: {error}"}
+    """Return the event that tells why a run failed; a mistake of the user's needs no traceback."""
+    if isinstance(error, UserError):
+        return {"event": "failed", "error": str(error), "user_error": True}
+    why = dataclasses.asdict(Failure.of(error))
+    return {"event": "failed", **why, **({"error": str(error)} if isinstance(error, PolicylabError) else {})}
 
 
 def _send(events: IO[str], **event: Any) -> None:

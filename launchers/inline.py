@@ -6,6 +6,7 @@ join and runs that are to stop do so. What a run does is the business of the exe
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import threading
@@ -14,9 +15,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from policylab.config import Settings
+from policylab.attempts import Attempts
 from policylab.launchers.launcher import Handle, Progress, State
 
 LOG = "workers.log"
@@ -42,8 +43,11 @@ class Executor(Protocol):
         ...
 
 
-class InlineSettings(Settings):
-    """Run in this process: tabular runs, trained together by compiled code; others one after the other."""
+class InlineSettings(Attempts):
+    """Run in this process: tabular runs, trained together by compiled code; others one after the other.
+
+    What hangs or dies here takes the process with it, so only exceptions can be retried.
+    """
 
     kind: Literal["inline"] = "inline"
     workers: int | None = Field(default=None, ge=1, le=1024, description="threads that train; default: one per core")
@@ -51,6 +55,16 @@ class InlineSettings(Settings):
         default=256, ge=1, le=10_000,
         description="most runs that are trained together; a search that need not wait for results submits as many",
     )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _fits_one_process(self) -> Self:
+        if self.max_runtime_s is not None:
+            raise ValueError("max_runtime_s needs processes that can be killed: use kind 'local'")
+        if self.retries and not self.retry_errors:
+            raise ValueError(
+                "in one process nothing but exceptions can be retried: set retry_errors, or use kind 'local'"
+            )
+        return self
 
     @property
     def n_workers(self) -> int:
@@ -64,13 +78,17 @@ class InlineLauncher:
     Args:
         executor: opened by the thread that advances the runs.
         batch: how many runs are advanced together.
+        attempts: how often a run that raised is tried again.
     """
 
     Settings = InlineSettings
 
-    def __init__(self, executor: Callable[[], AbstractContextManager[Executor]], *, batch: int) -> None:
+    def __init__(
+        self, executor: Callable[[], AbstractContextManager[Executor]], *, batch: int, attempts: Attempts | None = None
+    ) -> None:
         self._executor = executor
         self._batch = batch
+        self._attempts = attempts or Attempts()
         self._progress: dict[Path, Progress] = {}
         self._waiting: dict[Path, None] = {}
         self._stopping: set[Path] = set()
@@ -85,7 +103,7 @@ class InlineLauncher:
         """Return the launcher that ``settings`` describe."""
         module, _, name = EXECUTOR.partition(":")
         executor = getattr(importlib.import_module(module), name)
-        return cls(lambda: executor(n_threads=n_workers, log=folder / LOG), batch=settings.batch)
+        return cls(lambda: executor(n_threads=n_workers, log=folder / LOG), batch=settings.batch, attempts=settings)
 
     def submit(self, folder: Path) -> Handle:
         """Queue the run in ``folder``."""
@@ -167,7 +185,7 @@ class InlineLauncher:
             fresh = list(self._waiting)[: self._batch - len(active)]
             for folder in fresh:
                 del self._waiting[folder]
-                self._progress[folder] = Progress(State.RUNNING)
+                self._progress[folder] = dataclasses.replace(self._progress[folder], state=State.RUNNING)
             return fresh
 
     def _to_stop(self, active: Collection[Path]) -> Collection[Path]:
@@ -180,12 +198,26 @@ class InlineLauncher:
             last, told = self._progress[folder], True
             name = event["event"]
             if name == "progress":
-                self._progress[folder] = Progress(State.RUNNING, steps=event["steps"], value=event["value"])
+                self._progress[folder] = dataclasses.replace(last, steps=event["steps"], value=event["value"])
                 continue
             active.discard(folder)
-            self._progress[folder] = Progress(State(name), steps=last.steps, value=last.value, **_reason(event))
+            ended = dataclasses.replace(last, state=State(name), **_reason(event))
+            if ended.state is not State.FAILED or not self._again(folder, ended):
+                self._progress[folder] = ended
         if told:
             self._changed.set()
+
+    def _again(self, folder: Path, failed: Progress) -> bool:
+        """Queue a run that raised again, ahead of the others, if it may be; return whether."""
+        assert failed.failure is not None
+        failures = (*failed.failures, failed.failure)
+        with self._lock:
+            stopping = self._closing or folder in self._stopping
+            if stopping or failed.user_error or not self._attempts.again(len(failures), lost=False):
+                return False
+            self._waiting = {folder: None, **self._waiting}
+            self._progress[folder] = Progress(State.WAITING, steps=failed.steps, failures=failures)
+            return True
 
     def _fail(self, reason: str, active: Collection[Path]) -> None:
         with self._lock:

@@ -14,6 +14,7 @@ import enum
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from policylab.attempts import Failure
 from policylab.registry import Registry
 
 LAUNCHERS = Registry(
@@ -52,13 +53,34 @@ class Handle:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Progress:
-    """A run's state, environment steps so far, last reported value and, when failed, the reason."""
+    """Where a run stands.
+
+    Attributes:
+        state: see `State`.
+        steps: environment steps so far.
+        value: the last reported value.
+        error: why it failed.
+        user_error: whether the user must change something.
+        traceback: the stack where it failed, if that is known.
+        failures: its earlier attempts, each of which was followed by another.
+    """
 
     state: State
     steps: int = 0
     value: float | None = None
     error: str | None = None
     user_error: bool = False
+    traceback: str | None = None
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why it failed, or None."""
+        return None if self.error is None else Failure(self.error, self.traceback)
+
+    def failed(self, why: Failure) -> Progress:
+        """Return the progress of the same run after it failed."""
+        return dataclasses.replace(self, state=State.FAILED, error=why.error, traceback=why.traceback)
 
 
 class Launcher(Protocol):

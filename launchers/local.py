@@ -5,12 +5,13 @@ each, never pickles:
 
 | to the worker | from the worker |
 |---|---|
-| ``{"run": FOLDER}`` | ``{"event": "progress", "steps": n, "value": x}`` |
+| ``{"run": FOLDER}`` | ``{"event": "progress", "steps": n, "value": x}``, first as it begins, without a value |
 | ``{"run": FOLDER, "bundle": TARGET}``: also packages its policy | |
 | ``{"stop": FOLDER}`` | ``{"event": "finished"}``, ``{"event": "stopped"}`` |
-| end of file: save and exit | ``{"event": "failed", "error": TEXT, "user_error": BOOL}`` |
+| end of file: save and exit | ``{"event": "failed", "error": TEXT, "user_error": BOOL, "traceback": TEXT}`` |
 
-A worker reads end of file when its parent ends in any way, kill -9 included, so none is left behind.
+A worker reads end of file when its parent ends in any way, kill -9 included, so none is left behind. One whose run
+takes too long is asked for its stack (`policylab.stacks`) and killed with all it started.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,14 +28,18 @@ from typing import IO, Any, Literal
 
 from pydantic import Field
 
-from policylab.config import Settings
+from policylab.attempts import Attempts
 from policylab.launchers.pool import WorkerLost, WorkerPool
+from policylab.stacks import Stacks
 
 WORKER_LOG = "workers.log"
+STACKS = "POLICYLAB_STACKS"
+"""Variable that names the open file in which a worker writes its stacks when it is asked for them."""
+
 WORKER_COMMAND = (sys.executable, "-m", "policylab", "run-spec", "--serve")
 
 
-class LocalSettings(Settings):
+class LocalSettings(Attempts):
     """Run on this machine."""
 
     kind: Literal["local"] = "local"
@@ -52,17 +58,20 @@ class LocalLauncher(WorkerPool):
         n_workers: how many runs execute at once.
         log: file that receives what the workers write to standard error.
         command: starts one worker; see the module docstring for what it must speak.
+        attempts: how long a run may execute, and how often it is tried again.
     """
 
     Settings = LocalSettings
 
-    def __init__(self, *, n_workers: int, log: Path, command: Sequence[str] = WORKER_COMMAND) -> None:
-        super().__init__(n_workers=n_workers, make_worker=lambda: WorkerProcess(command, log=log))
+    def __init__(
+        self, *, n_workers: int, log: Path, command: Sequence[str] = WORKER_COMMAND, attempts: Attempts | None = None
+    ) -> None:
+        super().__init__(n_workers=n_workers, make_worker=lambda: WorkerProcess(command, log=log), attempts=attempts)
 
     @classmethod
     def make(cls, settings: LocalSettings, *, n_workers: int, folder: Path) -> LocalLauncher:
         """Return the launcher that ``settings`` describe."""
-        return cls(n_workers=n_workers, log=folder / WORKER_LOG)
+        return cls(n_workers=n_workers, log=folder / WORKER_LOG, attempts=settings)
 
 
 class WorkerProcess:
@@ -81,6 +90,7 @@ class WorkerProcess:
         self._log = log
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
+        self._stacks: Stacks | None = None
         self._closing = False
 
     @property
@@ -94,9 +104,12 @@ class WorkerProcess:
         Raises:
             WorkerLost: it could not be started.
         """
-        if self._process is not None and self._process.poll() is None:
-            return
+        if self._process is not None:
+            if self._process.poll() is None:
+                return
+            self._discard(self._process)
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self._stacks = Stacks()
         try:
             with self._log.open("a") if self._log else contextlib.nullcontext() as log:
                 self._process = subprocess.Popen(
@@ -105,10 +118,12 @@ class WorkerProcess:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
-                    env={**os.environ, **threads, **self._environment},
+                    env={**os.environ, **threads, **self._environment, STACKS: str(self._stacks.fileno)},
+                    pass_fds=[self._stacks.fileno],
                     start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks workers to save
                 )
         except OSError as error:
+            self._stacks.close()
             raise WorkerLost(f"cannot start a worker process: {error}") from None
         if self._closing:  # set before a process was there to be told
             self.close()
@@ -138,6 +153,17 @@ class WorkerProcess:
                 self._process.stdin.write(json.dumps(message) + "\n")
                 self._process.stdin.flush()
 
+    def abort(self) -> str | None:
+        """Kill it and all it started; return where it was, or None if it did not answer."""
+        process, stacks = self._process, self._stacks
+        if process is None or stacks is None:
+            return None
+        found = stacks.ask(process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return found
+
     def close(self) -> None:
         """Close its input: it saves and ends."""
         self._closing = True
@@ -149,6 +175,8 @@ class WorkerProcess:
         """Reap a process that ended and close its pipes; return its exit code."""
         code = process.wait()
         self._process = None
+        if self._stacks is not None:
+            self._stacks.close()
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(BrokenPipeError):
                 _opened(pipe).close()

@@ -2,17 +2,21 @@
 
 What a worker is (a process here, an actor on a cluster) is the business of the launcher that passes it in. A worker
 answers a run with events, the objects of the table in `policylab.launchers.local`. A worker that is lost while it
-executes gives its run back: the run is queued again, ahead of the others, and goes on from its checkpoint.
+executes, or is killed because its run takes too long, gives its run back: the run is queued again as often as
+`policylab.attempts.Attempts` say, ahead of the others, and goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from policylab.attempts import Attempts, Failure
+from policylab.launchers.deadline import Deadline
 from policylab.launchers.launcher import Handle, Progress, State
 
 CLOSE_S = 30.0
@@ -24,7 +28,7 @@ class WorkerLost(Exception):
 
 
 class Worker(Protocol):
-    """Executes runs, one at a time. Its methods are called by one thread, except `stop` and `close`."""
+    """Executes runs, one at a time. Its methods are called by one thread, except `stop`, `abort` and `close`."""
 
     def start(self) -> None:
         """Be ready to execute, waiting for a place if need be; nothing to do when ready.
@@ -46,6 +50,10 @@ class Worker(Protocol):
         """Ask the run in ``folder`` to save and stop."""
         ...
 
+    def abort(self) -> str | None:
+        """End it in the middle of a run, whatever it does: `execute` raises; return where it was, if that is known."""
+        ...
+
     def close(self) -> None:
         """Ask for the end: a run that executes saves and stops; one that has not started does not start."""
         ...
@@ -61,17 +69,16 @@ class WorkerPool:
     Args:
         n_workers: how many runs execute at once.
         make_worker: makes one worker; workers are made as runs come in.
-        retries: how often a run is queued again when the worker that executed it was lost. A run that fails by an
-            exception of its own is never repeated.
+        attempts: how long a run may execute, and how often it is queued again.
     """
 
-    def __init__(self, *, n_workers: int, make_worker: Callable[[], Worker], retries: int = 0) -> None:
+    def __init__(self, *, n_workers: int, make_worker: Callable[[], Worker], attempts: Attempts | None = None) -> None:
         self._n_workers = n_workers
         self._make_worker = make_worker
-        self._retries = retries
+        self.attempts = attempts or Attempts()
         self._queue: collections.deque[Path] = collections.deque()
         self._progress: dict[Path, Progress] = {}
-        self._losses: collections.Counter[Path] = collections.Counter()
+        self._failures: collections.defaultdict[Path, list[Failure]] = collections.defaultdict(list)
         self._stopping: set[Path] = set()
         self._threads: list[_WorkerThread] = []
         self._lock = threading.Condition()
@@ -82,7 +89,7 @@ class WorkerPool:
         """Queue the run in ``folder``, starting one more worker if the pool is not full."""
         with self._lock:
             self._progress[folder] = Progress(State.WAITING)
-            self._losses.pop(folder, None)
+            self._failures.pop(folder, None)
             self._stopping.discard(folder)
             self._queue.append(folder)
             if len(self._threads) < self._n_workers:
@@ -141,7 +148,7 @@ class WorkerPool:
         self._set(folder, progress)
 
     def _set(self, folder: Path, progress: Progress) -> None:
-        self._progress[folder] = progress
+        self._progress[folder] = dataclasses.replace(progress, failures=tuple(self._failures[folder]))
         self._changed.set()
 
     def take(self, thread: _WorkerThread) -> Path | None:
@@ -171,20 +178,28 @@ class WorkerPool:
             assert folder is not None
             self._set(folder, progress)
 
-    def lose(self, thread: _WorkerThread, steps: int, *, reason: str) -> None:
-        """Queue the run of a lost worker again, or end it: it was to be stopped, or has been lost too often."""
+    def fail(self, thread: _WorkerThread, failed: Progress, *, lost: bool) -> None:
+        """Queue a run that failed again, or end it: it was to be stopped, or has failed too often.
+
+        Args:
+            thread: executed it.
+            failed: how it ended.
+            lost: whether its worker was lost; False: it raised an exception.
+        """
         with self._lock:
             folder, thread.folder = thread.folder, None
             assert folder is not None
-            self._losses[folder] += 1
-            if self._closing or folder in self._stopping:
-                self._set(folder, Progress(State.STOPPED, steps=steps))
-            elif self._losses[folder] > self._retries:
-                often = f"lost its worker {self._losses[folder]} times; the last time: " if self._retries else ""
-                self._set(folder, Progress(State.FAILED, steps=steps, error=often + reason))
+            assert failed.failure is not None
+            failures, stopping = self._failures[folder], self._closing or folder in self._stopping
+            often = f"failed {len(failures) + 1} times; the last time: " if failures else ""
+            if stopping and lost:
+                self._set(folder, Progress(State.STOPPED, steps=failed.steps))
+            elif stopping or failed.user_error or not self.attempts.again(len(failures) + 1, lost=lost):
+                self._set(folder, dataclasses.replace(failed, error=often + failed.failure.error))
             else:
+                failures.append(failed.failure)
                 self._queue.appendleft(folder)
-                self._set(folder, Progress(State.WAITING, steps=steps))
+                self._set(folder, Progress(State.WAITING, steps=failed.steps))
                 self._lock.notify()
 
     def give_up(self, thread: _WorkerThread, reason: str) -> None:
@@ -199,11 +214,6 @@ class WorkerPool:
     def closing(self) -> bool:
         """Whether the pool is being closed."""
         return self._closing
-
-    @property
-    def retries(self) -> int:
-        """How often what was lost is tried again."""
-        return self._retries
 
 
 class _WorkerThread(threading.Thread):
@@ -222,7 +232,7 @@ class _WorkerThread(threading.Thread):
                 self.worker.start()
             except WorkerLost as lost:
                 failures += 1
-                if failures > self._pool.retries:
+                if failures > self._pool.attempts.retries:
                     self._pool.give_up(self, str(lost))
                     return
                 continue
@@ -232,19 +242,25 @@ class _WorkerThread(threading.Thread):
                 self._execute(folder)
 
     def _execute(self, folder: Path) -> None:
-        last = Progress(State.RUNNING)
+        last, deadline = Progress(State.RUNNING), Deadline(self._pool.attempts, abort=self.worker.abort)
         try:
-            for event in self.worker.execute(folder):
-                name = event.pop("event")
-                if name == "progress":
+            with deadline:
+                for event in self.worker.execute(folder):
+                    deadline.begin()
+                    name = event.pop("event")
+                    if name != "progress":
+                        self._end(Progress(State(name), steps=last.steps, value=last.value, **event))
+                        return
                     last = Progress(State.RUNNING, steps=event["steps"], value=event["value"])
                     self._pool.advance(self, last)
-                else:
-                    self._pool.end(self, Progress(State(name), steps=last.steps, value=last.value, **event))
-                    return
-            raise WorkerLost("its worker stopped in the middle of the run")
+                raise WorkerLost("its worker stopped in the middle of the run")
         except WorkerLost as lost:
-            self._pool.lose(self, last.steps, reason=str(lost))
+            self._pool.fail(self, last.failed(deadline.missed or Failure(str(lost))), lost=True)
         except Exception as error:  # a defect of a worker's must not leave its run under way for ever
-            reason = f"{type(error).__name__}: {error}"
-            self._pool.end(self, Progress(State.FAILED, steps=last.steps, error=reason))
+            self._pool.end(self, last.failed(Failure.of(error)))
+
+    def _end(self, ended: Progress) -> None:
+        if ended.state is State.FAILED:
+            self._pool.fail(self, ended, lost=False)
+        else:
+            self._pool.end(self, ended)

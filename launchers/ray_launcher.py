@@ -1,8 +1,8 @@
 """Runs on a Ray cluster, each in a long-lived actor that holds the processors and GPUs of one run.
 
-An actor executes many runs one after another. When it is killed, or its node is lost, its run goes on from the last
-checkpoint in another actor, at most ``retries`` times. Run folders are used in place where every node sees them, else
-carried by a `SnapshotStore`.
+An actor executes many runs one after another. When it is killed, its node is lost or its run takes too long, the run
+goes on from the last checkpoint in another actor, at most ``retries`` times. Run folders are used in place where every
+node sees them, else carried by a `SnapshotStore`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class RayLauncher(WorkerPool):
         super().__init__(
             n_workers=n_workers,
             make_worker=lambda: _Actor(ray, settings, store=self._store, folder=folder),
-            retries=settings.retries,
+            attempts=settings,
         )
         self._folder = folder
 
@@ -192,6 +192,10 @@ class _Actor:
 
     def stop(self, folder: Path) -> None:
         self._tell(lambda actor: actor.stop.remote(str(folder)))
+
+    def abort(self) -> str | None:
+        self._forget()
+        return None
 
     def close(self) -> None:
         self._closing.set()

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from policylab.config import Settings
+from policylab.attempts import Attempts, Retries
 
 
-class RaySettings(Settings):
+class RaySettings(Attempts):
     """Run as Ray actors, on this machine or on a cluster that it belongs to."""
 
     kind: Literal["ray"] = "ray"
@@ -34,9 +34,7 @@ class RaySettings(Settings):
     resources_per_run: dict[str, float] = Field(
         default={}, description="custom resources of the cluster that each run holds, such as {highmem: 1}"
     )
-    retries: int = Field(
-        default=3, ge=0, le=100, description="how often a run goes on elsewhere after its worker or node was lost"
-    )
+    retries: Retries = 3
     storage: str | None = Field(
         default=None,
         pattern=r"^[a-z][a-z0-9+]*://.+$",

@@ -10,6 +10,7 @@
 
 from policylab.tuning.backend import Objective, Task
 from policylab.tuning.constraints import Constraint
+from policylab.tuning.execution import Execution
 from policylab.tuning.history import History
 from policylab.tuning.limits import Convergence, Limits, NotImproving
 from policylab.tuning.log import EventLog
@@ -29,6 +30,7 @@ __all__ = [
     "Continuous",
     "Convergence",
     "EventLog",
+    "Execution",
     "History",
     "Horizon",
     "Integer",

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from policylab.attempts import Attempts, Failure
 from policylab.files import copy_folder
 from policylab.tuning.decisions import Configuration
+
+Event: TypeAlias = Mapping[str, Any]
+"""A line of the log: see `policylab.tuning.log`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Job:
 
 
 class Backend(Protocol):
-    """Executes jobs. Events are the log's ``report`` and ``end`` lines, without a decision among them."""
+    """Executes jobs. Events are the log's ``report``, ``retry`` and ``end`` lines, without a decision among them."""
 
     capacity: int
     """How many jobs may be under way."""
@@ -56,7 +61,7 @@ class Backend(Protocol):
         """Ask a job to end early; its ``end`` still comes."""
         ...
 
-    def wait(self) -> Sequence[Mapping[str, Any]]:
+    def wait(self) -> Sequence[Event]:
         """Return the next events, waiting for at least one while a job is under way."""
         ...
 
@@ -87,45 +92,102 @@ Objective: TypeAlias = Callable[[Task], float | Iterable[tuple[int, float]]]
 """Trains from ``task.resource`` to ``task.until``; returns the final value, or yields (resource, value) reports."""
 
 
-class InlineBackend:
-    """Calls an objective in this process, one job at a time: exact, and fast for small objectives."""
+class Caller:
+    """What calls an objective: its checkpoints, and the events that its answers are.
 
-    capacity = 1
+    Args:
+        objective: called; what it raises ends a job, and no more than that.
+        folder: holds the checkpoints, one folder per (trial, seed).
+    """
 
     def __init__(self, objective: Objective, *, folder: Path) -> None:
         self._objective = objective
         self._folder = folder
-        self._job: Job | None = None
 
-    def submit(self, job: Job) -> None:
-        """Keep the job for the next `wait`."""
+    def inherit(self, job: Job) -> None:
+        """Give a job that begins as a copy its parent's checkpoint."""
         if job.parent is not None and job.begins_as_copy:
             source = self._checkpoint(job.parent.trial, job.seed)
             if source.is_dir():
                 copy_folder(source, self._checkpoint(job.trial, job.seed))
-        self._job = job
+
+    def call(self, job: Job) -> Iterator[Event | Failure]:
+        """Yield the job's reports as they come, then, unless it succeeded, why it failed."""
+        checkpoint = self._checkpoint(job.trial, job.seed)
+        task = Task(job.configuration, job.seed, job.resource, job.until, checkpoint)
+        value = 0.0
+        try:
+            for resource, reported in _reports(self._objective(task), until=job.until):
+                value = float(reported)
+                at = {"trial": job.trial, "seed": job.seed}
+                yield {"event": "report", **at, "resource": int(resource), "value": value}
+        except Exception as error:  # the objective is foreign code
+            yield Failure.of(error)
+        else:
+            if math.isnan(value):
+                yield Failure("its last value is NaN")
 
     def _checkpoint(self, trial: int, seed: int) -> Path:
         return self._folder / f"{trial:06d}-{seed}"
 
+
+class InlineBackend:
+    """Calls an objective in this process, one job at a time: exact, and fast for small objectives.
+
+    Args:
+        objective: called.
+        folder: holds the checkpoints.
+        attempts: how often a job that raised is tried again.
+    """
+
+    capacity = 1
+
+    def __init__(self, objective: Objective, *, folder: Path, attempts: Attempts | None = None) -> None:
+        self._caller = Caller(objective, folder=folder)
+        self._attempts = attempts or Attempts()
+        self._job: Job | None = None
+
+    def submit(self, job: Job) -> None:
+        """Keep the job for the next `wait`."""
+        self._caller.inherit(job)
+        self._job = job
+
     def stop(self, trial: int, seed: int) -> None:
         """Nothing to do: a job has ended before its events are seen."""
 
-    def wait(self) -> Sequence[Mapping[str, Any]]:
+    def wait(self) -> Sequence[Event]:
         """Execute the job and return its events."""
         job, self._job = self._job, None
         if job is None:
             return []
-        at: dict[str, Any] = {"trial": job.trial, "seed": job.seed}
-        checkpoint = self._checkpoint(job.trial, job.seed)
-        task = Task(job.configuration, job.seed, job.resource, job.until, checkpoint)
-        events: list[dict[str, Any]] = []
-        try:
-            for resource, value in _reports(self._objective(task), until=job.until):
-                events.append({"event": "report", **at, "resource": int(resource), "value": float(value)})
-        except Exception as error:  # the objective is foreign code: its failure ends the run, not the study
-            return [*events, {"event": "end", **at, "error": f"{type(error).__name__}: {error}"}]
-        return [*events, {"event": "end", **at, "error": None}]
+        retried: list[Event] = []
+        while True:
+            reports: list[Event] = []
+            failed = None
+            for answer in self._caller.call(job):
+                if isinstance(answer, Failure):
+                    failed = answer
+                else:
+                    reports.append(answer)
+            if failed is None or not self._attempts.again(len(retried) + 1, lost=False):
+                return [*retried, *reports, end_event(job, failed)]
+            retried.append(retry_event(job, failed))
+
+
+def end_event(job: Job, failed: Failure | None) -> Event:
+    """Return the log's line about the end of a job."""
+    return {"event": "end", "trial": job.trial, "seed": job.seed, **_reason(failed)}
+
+
+def retry_event(job: Job, failed: Failure) -> Event:
+    """Return the log's line about an attempt that failed and is followed by another."""
+    return {"event": "retry", "trial": job.trial, "seed": job.seed, **_reason(failed)}
+
+
+def _reason(failed: Failure | None) -> dict[str, str | None]:
+    if failed is None or failed.traceback is None:
+        return {"error": None if failed is None else failed.error}
+    return dataclasses.asdict(failed)
 
 
 def _reports(answer: float | Iterable[tuple[int, float]], *, until: int) -> Iterable[tuple[int, float]]:

@@ -30,6 +30,8 @@ class Run:
         curve: resource -> reported value, larger is better, in the order reported; of a fork with what it inherited.
         averages: resource -> mean of the values reported until then.
         error: why it failed.
+        traceback: the stack where it did, if that is known.
+        retries: attempts that failed and were followed by another.
         origin: resource of the parent's checkpoint that it began with; 0 unless it is a fork.
     """
 
@@ -39,6 +41,8 @@ class Run:
     curve: dict[int, float] = dataclasses.field(default_factory=dict)
     averages: dict[int, float] = dataclasses.field(default_factory=dict)
     error: str | None = None
+    traceback: str | None = None
+    retries: int = 0
     origin: int = 0
 
     @property
@@ -165,7 +169,7 @@ class History:
             n = len(run.curve)
             run.averages[resource] = value if n == 1 else run.averages[before] + (value - run.averages[before]) / n
 
-    def end(self, trial: int, seed: int, *, error: str | None = None) -> None:
+    def end(self, trial: int, seed: int, *, error: str | None = None, traceback: str | None = None) -> None:
         """Apply the end of a run's piece of work: it reached ``until``, was stopped, or failed.
 
         The last value stands for the end when the last report came before it; an end without any value is a failure.
@@ -176,7 +180,7 @@ class History:
                 error = "ended without reporting a value"
             else:
                 self.report(trial, seed, resource=run.until, value=run.value)
-        run.error = error
+        run.error, run.traceback = error, traceback
         self.under_way.pop((trial, seed), None)
         if error is not None:
             run.state = RunState.FAILED
@@ -218,7 +222,9 @@ class History:
         if kind == "report":
             self.report(event["trial"], event["seed"], resource=event["resource"], value=event["value"])
         elif kind == "end":
-            self.end(event["trial"], event["seed"], error=event.get("error"))
+            self.end(event["trial"], event["seed"], error=event.get("error"), traceback=event.get("traceback"))
+        elif kind == "retry":
+            self.trials[event["trial"]].runs[event["seed"]].retries += 1
         elif kind in DECISIONS:
             fields = {name: value for name, value in event.items() if name not in ("event", "number")}
             self.decide(DECISIONS[kind](**fields))

@@ -8,7 +8,8 @@
 | fork | trial, configuration, seed, until, parent, origin, reason |
 | stop | trial, seed (null: the whole trial), reason |
 | report | trial, seed, resource, value (larger is better) |
-| end | trial, seed, error (null unless it failed) |
+| retry | trial, seed, error, traceback (if there is one): an attempt failed, and another follows |
+| end | trial, seed, error (null unless it failed), traceback (if there is one) |
 | complete | reason: last line |
 
 Whatever a study decides is a function of these lines and of its seed, so a killed study continues, and a

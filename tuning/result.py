@@ -21,6 +21,7 @@ class TrialResult:
         resource: how far it was trained.
         values: seed -> value at that resource; seeds that did not come so far are left out.
         failed: the error that ended it, or None.
+        traceback: where that was raised, or None.
         stopped: why it was given up, or None.
         schedule: what it was trained with: (resource until which it held, configuration), one after the other. More
             than one stage only under the `population` scheduler; training anew with ``configuration`` alone is then
@@ -32,6 +33,7 @@ class TrialResult:
     resource: int
     values: Mapping[int, float]
     failed: str | None = None
+    traceback: str | None = None
     stopped: str | None = None
     schedule: tuple[tuple[int, Mapping[str, Any]], ...] = ()
 
@@ -79,13 +81,14 @@ def study_result(history: History, *, reason: str, selected: int | None, sign: f
 
 def _trial_result(trial: Trial, sign: float, *, history: History) -> TrialResult:
     resource = max((run.resource for run in trial.runs.values()), default=0)
-    errors = [run.error for run in trial.runs.values() if run.state is RunState.FAILED]
+    failed = next((run for run in trial.runs.values() if run.state is RunState.FAILED), None)
     return TrialResult(
         id=trial.id,
         configuration=dict(trial.configuration),
         resource=resource,
         values={seed: sign * value for seed, value in sorted(trial.values_at(resource).items())},
-        failed=errors[0] if errors else None,
+        failed=failed.error if failed else None,
+        traceback=failed.traceback if failed else None,
         stopped=trial.stopped,
         schedule=tuple((stage.until or resource, dict(stage.configuration)) for stage in history.schedule(trial.id)),
     )

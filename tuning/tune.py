@@ -20,7 +20,8 @@ from policylab.config import Document, Settings, validate
 from policylab.errors import ConfigError
 from policylab.files import append_line, drop_torn_tail, locked, read_lines
 from policylab.registry import Registry
-from policylab.tuning.backend import InlineBackend, Objective, Task
+from policylab.tuning.backend import Objective, Task
+from policylab.tuning.execution import Execution
 from policylab.tuning.history import History
 from policylab.tuning.limits import Limits
 from policylab.tuning.log import EventLog
@@ -30,6 +31,9 @@ from policylab.tuning.searcher import SEARCHERS
 from policylab.tuning.searchers.grid import check_grid_trials
 from policylab.tuning.space import Space
 from policylab.tuning.study import Study, study_facts
+
+LOCK_S = 2.0
+"""How long the processes of a killed controller, which hold its lock too, may take to die."""
 
 Model = TypeVar("Model", bound=Settings)
 Component: TypeAlias = str | Mapping[str, Any] | Settings
@@ -48,13 +52,14 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
     mode: Literal["max", "min"] = "max",
     folder: Path | str | None = None,
     seed: int = 0,
+    execution: Execution | Mapping[str, Any] | None = None,
     observe: Callable[[History], None] | None = None,
 ) -> StudyResult:
     """Search ``space`` for the configuration with the best value of ``objective``.
 
     Args:
-        objective: maps a `Task` to its final value, or yields (resource, value) reports. What it raises ends one
-            run, not the study.
+        objective: maps a `Task` to its final value, or yields (resource, value) reports. What it raises, and NaN at
+            the end, fails one run, not the study.
         space: searched.
         limits: when the study is over; ``steps`` counts resource over all runs.
         searcher: proposes configurations: grid, random, bayesian or tpe.
@@ -65,6 +70,8 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
         folder: where the log is kept; called again with the same arguments, the study goes on from there, or
             returns its result when it is over. None keeps nothing.
         seed: root of all random streams.
+        execution: processes, a limit of time for each call, and how often one that failed is repeated: see
+            `Execution`. Whatever fails is in the log with its traceback.
         observe: called with the history after every change; values are larger-is-better there.
 
     Raises:
@@ -82,6 +89,7 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
     """
     space = validated(Space, space, source="space")
     limits = validated(Limits, limits, source="limits")
+    execution = validated(Execution, execution or {}, source="execution")
     if mode not in ("max", "min"):
         raise ConfigError(f"mode must be 'max' or 'min', got {mode!r}")
     chosen = component(SEARCHERS, searcher), component(SCHEDULERS, scheduler)
@@ -98,13 +106,13 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
         "mode": mode,
     }
     decider = SCHEDULERS.load(chosen[1].kind).make(chosen[1], horizon)
-    with _opened(folder) as place:
+    with _opened(folder) as place, execution.backend(_signed(objective, sign), folder=place / "checkpoints") as backend:
         log = EventLog(place / "events.jsonl" if folder is not None else None)
         log.open(study_facts(facts, seed=seed))
         study = Study(
             searcher=SEARCHERS.load(chosen[0].kind).make(chosen[0], space),
             scheduler=decider,
-            backend=InlineBackend(_signed(objective, sign), folder=place / "checkpoints"),
+            backend=backend,
             log=log,
             limits=limits if limits.target is None else limits.model_copy(update={"target": sign * limits.target}),
             max_resource=max_resource,
@@ -177,7 +185,7 @@ def _opened(folder: Path | str | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="policylab-") as temporary:
             yield Path(temporary)
         return
-    with locked(Path(folder) / ".lock"):
+    with locked(Path(folder) / ".lock", wait_s=LOCK_S):
         yield Path(folder)
 
 

@@ -140,7 +140,8 @@ def test_a_run_that_fails_takes_no_other_with_it(batch, tmp_path):
     (damaged / "spec.json").write_text("{")
     last = carry_out(batch, [*broken, damaged, *good])
     assert all(last[run] == {"event": "finished"} for run in good)
-    assert last[broken[0]] == {"event": "failed", "error": "ZeroDivisionError: the environment broke"}
+    assert last[broken[0]]["error"] == "ZeroDivisionError: the environment broke"
+    assert 'raise ZeroDivisionError("the environment broke")' in last[broken[0]]["traceback"]
     assert "spec.json" in last[damaged]["error"]
     assert "ZeroDivisionError" in (tmp_path / "log").read_text()
     assert (broken[0] / "reports.jsonl").exists(), "what came before the failure is kept"
@@ -174,24 +175,29 @@ def study(run: RunDirectory):
     return decided, {path.removeprefix(str(run.path)): found for path, found in runs.items()}
 
 
-def test_killed_and_resumed_a_study_in_process_ends_as_in_worker_processes(tmp_path):
-    searching = {**EXPERIMENT, "search": SEARCH, "budget": {"steps": 100_000}}
-    run = create_run(ExperimentConfig.model_validate(searching), parent=tmp_path / "inline")
+INLINE = {**EXPERIMENT, "search": SEARCH, "budget": {"steps": 100_000}}
+LOCAL = {**INLINE, "launcher": {"kind": "local", "workers": 2}, "search": {**SEARCH, "parallel": 256}}
+
+
+@pytest.mark.parametrize(
+    ("killed", "whole", "within_s"), [(INLINE, LOCAL, 1.0), (LOCAL, INLINE, 3.0)], ids=["in process", "in processes"]
+)
+def test_killed_and_resumed_a_study_ends_as_an_uninterrupted_one_elsewhere(tmp_path, killed, whole, within_s):
+    run = create_run(ExperimentConfig.model_validate(killed), parent=tmp_path / "killed")
     chance = random.Random(0)
-    for _ in range(2):
+    for _ in range(3):
         process = multiprocessing.get_context("fork").Process(target=drive, args=(run,))
         process.start()
         log = run.path / "study/events.jsonl"
         deadline = time.monotonic() + 60
         while not log.exists() and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
-        process.join(chance.uniform(0.0, 1.0))
+        process.join(chance.uniform(0.0, within_s))
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
         process.join()
     document = drive(open_run(run.path))
-    local = {**searching, "launcher": {"kind": "local", "workers": 2}, "search": {**SEARCH, "parallel": 256}}
-    other = create_run(ExperimentConfig.model_validate(local), parent=tmp_path / "local")
+    other = create_run(ExperimentConfig.model_validate(whole), parent=tmp_path / "whole")
     expected = drive(other)
     decided, runs = study(run)
     decided_elsewhere, runs_elsewhere = study(other)

@@ -1,11 +1,13 @@
 """The local launcher against real worker processes that speak its protocol."""
 
 import json
+import os
 import sys
 import time
 
 import pytest
 
+from policylab.attempts import Attempts
 from policylab.launchers import LocalLauncher, State
 
 WORKER = """
@@ -25,6 +27,14 @@ while (command := inbox.get()) is not None:
     name = os.path.basename(folder)
     if name == "dies":
         os._exit(7)
+    if name == "hangs":
+        from policylab.stacks import answer
+        answer(int(os.environ["POLICYLAB_STACKS"]))
+        send(event="progress", steps=0, value=None)
+        child = os.fork()  # it keeps the pipes open, and must not survive either
+        open(os.path.join(folder, "pids"), "a").write(f"{os.getpid()} ")
+        while True:
+            pass
     if name == "wrong":
         send(event="failed", error="a user's mistake", user_error=True); continue
     send(event="progress", steps=5, value=0.5)
@@ -70,6 +80,26 @@ def test_a_dead_worker_fails_its_run_and_the_next_run_gets_a_new_one(launcher, t
     assert "its worker process died (exit 7)" in wait_for(launcher, dead, State.FAILED).error
     for i in range(4):
         wait_for(launcher, submit(launcher, tmp_path, f"after{i}"), State.FINISHED)
+
+
+def test_a_hung_run_is_killed_with_all_it_started_and_its_stack_is_told(tmp_path):
+    command, bounded = [sys.executable, "-c", WORKER], Attempts(max_runtime_s=1.0)
+    with LocalLauncher(n_workers=1, log=tmp_path / "log", command=command, attempts=bounded) as launcher:
+        hung = submit(launcher, tmp_path, "hangs")
+        after = submit(launcher, tmp_path, "after")
+        wait_for(launcher, after, State.FINISHED)
+        progress = launcher.poll(hung)
+    assert (progress.state, progress.error) == (State.FAILED, "ran longer than 1 s")
+    assert 'File "<string>", line ' in progress.traceback
+    for pid in map(int, (hung.folder / "pids").read_text().split()):
+        wait_until_gone(pid)
+
+
+def wait_until_gone(pid):
+    deadline = time.monotonic() + 30
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_failure_carries_its_reason(launcher, tmp_path):

@@ -149,8 +149,18 @@ def test_a_run_that_kills_its_workers_ends_after_the_retries(ray, folders):
         (progress,) = finish(pool, [handle])
         (other,) = finish(pool, [pool.submit(folders[1])])
     assert progress.state is State.FAILED
-    assert "lost its worker 2 times" in progress.error
+    assert "failed 2 times" in progress.error
     assert other.state is State.FINISHED
+
+
+def test_a_run_that_takes_too_long_is_killed_with_its_actor_and_goes_on(ray, folders, expected):
+    with launcher(folders, retries=0, max_runtime_s=0.2) as pool:
+        (progress,) = finish(pool, [pool.submit(folders[0])])
+    assert (progress.state, progress.error) == (State.FAILED, "ran longer than 0.2 s")
+    with launcher(folders) as pool:
+        (progress,) = finish(pool, [pool.submit(folders[0])])
+    assert progress.state is State.FINISHED
+    assert outcome(folders[0]) == expected[0]
 
 
 def test_a_run_that_fails_by_itself_is_not_repeated_and_its_trace_is_kept(ray, folders):

@@ -243,7 +243,11 @@ def run_spec(arguments: argparse.Namespace) -> int:
     """Execute run folders: the unit of work of every launcher."""
     if arguments.serve:
         from policylab.experiments.worker import serve
+        from policylab.launchers.local import STACKS
+        from policylab.stacks import answer
 
+        if fileno := os.environ.pop(STACKS, None):
+            answer(int(fileno))
         events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an environment prints must not mix with events
         serve(sys.stdin, events)
