@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,10 +17,10 @@ from policylab.experiments.importances import importances
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.standing import Standing, saved_by_stopping, schedule_document, standing, standings
 from policylab.experiments.study import trial_experiment
-from policylab.experiments.study_view import StudyView, read_study
+from policylab.experiments.study_view import StudyView, read_study, read_tuned
 from policylab.experiments.tracking.run_view import read_object
 from policylab.files import canonical_json, locked
-from policylab.tuning.history import RunState, Trial
+from policylab.tuning.history import History, RunState, Trial
 from policylab.tuning.scheduler import SCHEDULERS
 
 CONFIGURATIONS_PER_PARAMETER = 10
@@ -33,15 +34,31 @@ def show_document(run: RunDirectory) -> dict[str, Any]:
         RunDirectoryError: the run has no study, or a file is damaged.
     """
     view = read_study(run.path)
-    best = selected_trial(run, view)
+    return study_document(view, best=selected_trial(run, view), status=_status(run), result=_result(run))
+
+
+def tuned_document(folder: Path) -> dict[str, Any]:
+    """Return the same of the study that `policylab.tuning.tune` keeps in ``folder``: nothing is confirmed there.
+
+    Raises:
+        RunDirectoryError: there is no such study, or it is damaged.
+    """
+    view, horizon = read_tuned(folder)
+    kind = SCHEDULERS.load(view.search["scheduler"]["kind"])
+    best = kind.make(kind.Settings.model_validate(view.search["scheduler"]), horizon).best(view.history)
+    status = "finished" if view.reason else "interrupted" if _is_free(folder / ".lock") else "running"
+    return study_document(view, best=best, status=status, result={})
+
+
+def study_document(view: StudyView, *, best: int | None, status: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where a study stands: ``best`` is the trial that leads, ``result`` what its runs' result.json holds."""
     ranked = sorted(standings(view.history), key=lambda one: one.trial != best)
     failed = sum(one.error is not None for _, one in view.history.runs())
-    result = _result(run)
     found = result.get("search") or {}
     return {
-        "run_dir": str(run.path),
+        "run_dir": str(view.folder),
         "name": view.config["name"],
-        "status": _status(run),
+        "status": status,
         "reason": view.reason,
         "metric": view.search["metric"],
         "mode": view.search["mode"],
@@ -55,9 +72,11 @@ def show_document(run: RunDirectory) -> dict[str, Any]:
         "trials": len(view.history.trials),
         "runs": sum(1 for _ in view.history.runs()),
         "failed_runs": failed,
+        "retries": sum(one.retries for _, one in view.history.runs()),
         "best": best,
         "schedule": schedule_document(view.history, best),
         "leaders": [_row(one, view, rank=rank) for rank, one in enumerate(ranked, start=1)],
+        "failures": failures(view.history),
         "selected": result.get("selected"),
         "confirmed": result.get("confirmed"),
         **{name: found.get(name) for name in ("optimism_gap", "default", "default_confirmed", "beats_default")},
@@ -109,16 +128,28 @@ def _state(trial: Trial, view: StudyView) -> tuple[str, str | None]:
     return ("paused", None) if view.reason is None else ("stopped", view.reason)
 
 
+def failures(history: History) -> list[dict[str, Any]]:
+    """Return each error once, as first met: {trial, seed, error, traceback, runs}, the most frequent first."""
+    found: dict[str, dict[str, Any]] = {}
+    for trial, run in history.runs():
+        if run.error is not None:
+            first = {"trial": trial.id, "seed": run.seed, "error": run.error, "traceback": run.traceback, "runs": 0}
+            found.setdefault(run.error, first)["runs"] += 1
+    return sorted(found.values(), key=lambda one: -int(one["runs"]))
+
+
 def _status(run: RunDirectory) -> str:
     """Return running, finished, interrupted or failed; a process that was killed could not write it down."""
     status = run.manifest.status
-    if status == "running":
-        try:
-            with locked(run.path / "run.lock"):
-                return "interrupted"
-        except RunDirectoryError:
-            pass
-    return status
+    return "interrupted" if status == "running" and _is_free(run.path / "run.lock") else status
+
+
+def _is_free(lock: Path) -> bool:
+    try:
+        with locked(lock):
+            return True
+    except RunDirectoryError:
+        return False
 
 
 def _result(run: RunDirectory) -> dict[str, Any]:

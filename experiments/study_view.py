@@ -13,10 +13,13 @@ from policylab.errors import RunDirectoryError
 from policylab.experiments.tracking.run_view import read_object, read_run
 from policylab.files import read_lines
 from policylab.tuning.history import History
+from policylab.tuning.scheduler import Horizon
 from policylab.tuning.space import Space
 
 EVENTS = "study/events.jsonl"
 OUTCOME = "study/outcome.json"
+TUNED = "events.jsonl"
+"""The log of a study in a folder of `policylab.tuning.tune`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,6 +96,28 @@ def read_study(folder: Path) -> StudyView:
     outcome = folder / OUTCOME
     decided = read_object(outcome) if outcome.exists() else None
     return StudyView(folder, run.run_id, config, space, history, reason, decided)
+
+
+def read_tuned(folder: Path) -> tuple[StudyView, Horizon]:
+    """Read the study that `policylab.tuning.tune` keeps in ``folder``, and what its scheduler plans with.
+
+    Raises:
+        RunDirectoryError: there is none, or its log is damaged.
+    """
+    path = folder / TUNED
+    lines = read_lines(path)
+    try:
+        settings = lines[0]["settings"]
+        planned, space = settings["horizon"], settings["space"]
+        space = Space.model_validate({**space, "parameters": dict(space["parameters"])})
+        search = {**{name: settings[name] for name in ("scheduler", "mode", "limits")}, "metric": "value"}
+        config = {"name": folder.name, "search": search, "seeds": {"tune": planned["n_seeds"], "confirm": 0}}
+        horizon = Horizon(**planned, space=space)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: not a study's log ({error!r}); restore it from a copy") from None
+    history = History(max_resource=horizon.max_resource)
+    reason = _replay(path, history)
+    return StudyView(folder, folder.name, config, space, history, reason, None), horizon
 
 
 def _replay(path: Path, history: History) -> str | None:

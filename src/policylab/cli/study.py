@@ -7,7 +7,8 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +48,11 @@ def _run(arguments: argparse.Namespace) -> RunDirectory:
 
 def show(arguments: argparse.Namespace) -> int:
     """Show where a study stands, finished or not."""
-    from policylab.experiments.study_documents import show_document
+    from policylab.experiments.study_documents import show_document, tuned_document
+    from policylab.experiments.study_view import TUNED
 
-    document = show_document(_run(arguments))
+    folder = Path(arguments.run_dir)
+    document = tuned_document(folder) if (folder / TUNED).is_file() else show_document(_run(arguments))
     emit(arguments, document, text=lambda: show_text(document, top=arguments.top))
     return 0
 
@@ -62,7 +65,7 @@ def show_text(document: Mapping[str, Any], *, top: int) -> str:
     rows = [
         ["study", f"{document['status']}; {document['reason'] or 'not over yet'}"],
         ["tried", f"{counted(document['trials'], 'configuration')} in {counted(document['runs'], 'run')}, "
-                  f"{document['failed_runs']} failed"],
+                  f"{document['failed_runs']} failed, {document['retries']} tried again"],
         ["spent", f"{spent:,}{limit} steps = {spent / full:.1f} full trainings"],
         ["saved", f"{budget['saved_by_resuming_steps']:,} steps by resuming, "
                   f"{budget['saved_by_stopping_steps']:,} by stopping"],
@@ -75,7 +78,21 @@ def show_text(document: Mapping[str, Any], *, top: int) -> str:
     table = [[_HEADINGS[key] for key in keys], *([_cell(row, key) for key in keys] for row in shown)]
     more = [f"... {len(leaders) - len(shown)} more: --top 0"] if len(shown) < len(leaders) else []
     return "\n".join([f"{document['name']}: {document['metric']}, {document['mode']}", columns(rows), "",
-                      columns(table), *more])  # fmt: skip
+                      columns(table), *more, *_failures(document["failures"])])  # fmt: skip
+
+
+SHOWN_FAILURES = 3
+
+
+def _failures(failures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines about what failed, with the traceback of the first run of each kind."""
+    for one in failures[:SHOWN_FAILURES]:
+        others = f" and {one['runs'] - 1:,} more" if one["runs"] > 1 else ""
+        yield f"\nfailed: trial {one['trial']} on seed {one['seed']}{others}: {one['error']}"
+        if one["traceback"]:
+            yield textwrap.indent(one["traceback"].rstrip(), "    ")
+    if len(failures) > SHOWN_FAILURES:
+        yield f"\n... {len(failures) - SHOWN_FAILURES} other failures: --json"
 
 
 def schedule_rows(schedule: Sequence[Mapping[str, Any]] | None) -> list[list[str]]:

@@ -1,0 +1,194 @@
+"""A run that raises, dies or hangs is recorded, goes on from its last checkpoint if it may, and ends no study."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from policylab.agents.agent import Report
+from policylab.cli.main import main
+from policylab.errors import RunError
+from policylab.experiments.execute import RunExecution
+from policylab.experiments.rundir import RunDirectory, create_run
+from policylab.experiments.runner import drive
+from policylab.experiments.schema import ExperimentConfig
+from policylab.launchers import State, open_launcher
+
+MODULE = '''
+import os, pathlib, time
+import gymnasium as gym
+
+class Faulty(gym.Env):
+    """Two states. Each file in `folder` is a fault, which the first run to take 600 steps without saving meets."""
+
+    observation_space, action_space, steps = gym.spaces.Discrete(2), gym.spaces.Discrete(2), 0
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = 0
+        return 0, {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 600:
+            for fault in sorted(self.folder.iterdir()):
+                try:
+                    fault.unlink()
+                except FileNotFoundError:
+                    continue
+                if fault.name.startswith("raise"):
+                    raise ZeroDivisionError("the environment broke")
+                if fault.name.startswith("die"):
+                    os._exit(3)
+                if fault.name.startswith("nan"):
+                    return 0, float("nan"), False, False, {}
+                time.sleep(600)
+        self.state = int(self.np_random.random() < 0.3 + 0.4 * (action == self.state))
+        return self.state, float(self.state), False, False, {}
+
+gym.register("Faulty-v0", Faulty, max_episode_steps=20)
+'''
+SEARCH = {
+    "space": {"parameters": {"agent.learning_rate": {"kind": "continuous", "low": 0.05, "high": 0.5}}},
+    "searcher": {"kind": "random"},
+    "scheduler": {"kind": "fixed"},
+    "limits": {"trials": 5},
+    "storage": "none",
+}
+
+
+@pytest.fixture(autouse=True)
+def faulty_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment, where this process and workers find it."""
+    (tmp_path / "faulty_module.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+
+
+def experiment(tmp_path: Path, launcher: Mapping[str, Any], *faults: str, **changes: Any) -> RunDirectory:
+    """Return a fresh study of plain runs, which will meet ``faults``."""
+    folder = tmp_path / launcher["kind"] / str(len(faults))
+    (folder / "faults").mkdir(parents=True)
+    for number, fault in enumerate(faults):
+        (folder / "faults" / f"{fault}-{number}").touch()
+    settings = {
+        "name": "faults",
+        "env": {"id": "faulty_module:Faulty-v0", "kwargs": {"folder": str(folder / "faults")}},
+        "agent": {"kind": "q_learning", "learning_rate": 0.1, "discount": 0.9},
+        "budget": {"steps": 1_000},
+        "seeds": {"tune": 1, "confirm": 0},
+        "evaluation": {"kind": "rollout", "marks": 4, "episodes": 1, "final_episodes": 1},
+        "launcher": launcher,
+        "tracking": {"kind": "none"},
+        "search": SEARCH,
+        **changes,
+    }
+    return create_run(ExperimentConfig.model_validate(settings), parent=folder)
+
+
+def events(run: RunDirectory, kind: str) -> list[dict[str, Any]]:
+    lines = (run.path / "study" / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def content(run: RunDirectory) -> dict[str, bytes]:
+    """Return what the runs left, by their folders."""
+    found = [path for name in ("reports.jsonl", "result.json") for path in run.path.glob(f"trials/*/*/{name}")]
+    return {str(path.relative_to(run.path)): path.read_bytes() for path in found}
+
+
+DIVERGED = "an action value is no longer finite"
+RETRIED: list[Any] = [
+    (
+        {"kind": "inline", "retries": 3, "retry_errors": True},
+        ("nan", "raise", "raise"),
+        {"ZeroDivisionError", DIVERGED},
+    ),
+    pytest.param(
+        {"kind": "local", "workers": 2, "retries": 3, "retry_errors": True, "max_runtime_s": 10.0},
+        ("die", "hang", "raise"),
+        {"its worker process died (exit 3)", "ran longer than 10 s", "ZeroDivisionError"},
+        marks=pytest.mark.slow,
+    ),
+]
+EXHAUSTED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"kind": "inline"}, ("nan", "raise")),
+    ({"kind": "local", "workers": 1}, ("die", "raise")),
+]
+
+
+@pytest.mark.parametrize(("launcher", "faults", "reasons"), RETRIED, ids=["inline", "local"])
+def test_runs_that_go_on_after_a_fault_leave_no_difference(
+    tmp_path: Path, launcher: dict[str, Any], faults: tuple[str, ...], reasons: set[str]
+) -> None:
+    undisturbed = experiment(tmp_path, {"kind": "inline"})
+    expected = drive(undisturbed)
+    run = experiment(tmp_path, launcher, *faults)
+    document = drive(run)
+    assert content(run) == content(undisturbed)
+    assert document["selected"] == expected["selected"]
+    retried = events(run, "retry")
+    assert {reason for reason in reasons if any(reason in event["error"] for event in retried)} == reasons
+    assert len(retried) == len(faults)
+    assert not any(event["error"] for event in events(run, "end"))
+
+
+@pytest.mark.parametrize(("launcher", "faults"), EXHAUSTED)
+def test_a_run_that_failed_too_often_is_shown_with_its_traceback_and_the_study_ends(
+    tmp_path: Path, launcher: dict[str, Any], faults: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = experiment(tmp_path, launcher, *faults)
+    document = drive(run)
+    assert (document["search"]["n_trials"], document["search"]["n_failed"]) == (5, len(faults))
+    failed = [event for event in events(run, "end") if event["error"]]
+    assert len(failed) == len(faults)
+    (raised,) = [event for event in failed if event["error"] == "ZeroDivisionError: the environment broke"]
+    assert 'raise ZeroDivisionError("the environment broke")' in raised["traceback"]
+    assert main(["study", "show", str(run.path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{len(faults)} failed, 0 tried again" in shown
+    for event in failed:
+        assert f"failed: trial {event['trial']} on seed 0: {event['error']}" in shown
+    assert "in step\n" in shown
+
+
+def test_a_metric_that_is_no_number_is_told_with_its_name() -> None:
+    report = Report(steps=10, episodes=1, metrics={})
+    with pytest.raises(RunError, match="after 10 steps eval/return_mean is nan"):
+        RunExecution.row(10, report, evaluated={"eval/return_mean": math.nan})
+
+
+@pytest.mark.parametrize("kind", ["inline", "local"])
+def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path, kind: str) -> None:
+    run = experiment(tmp_path, {"kind": kind, "retries": 1, "retry_errors": True}, "raise")
+    spec = run.config.specs()[0].model_copy(update={"checkpoint_every_s": 0.0})
+    with open_launcher(run.config.launcher, n_workers=1, folder=run.path) as opened:
+        handle = opened.submit(run.folder(spec))
+        while not opened.poll(handle).state.ended:
+            opened.wait(timeout_s=1.0)
+        progress = opened.poll(handle)
+    assert (progress.state, len(progress.failures)) == (State.FINISHED, 1)
+    costs = map(json.loads, (handle.folder / "cost.jsonl").read_text().splitlines())
+    assert sum(cost["steps"] for cost in costs) < 1_000 + 500, "what was saved after 250 steps is not trained again"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "message"),
+    [
+        ({"max_runtime_s": 5}, "max_runtime_s needs processes that can be killed: use kind 'local'"),
+        ({"retries": 1}, "in one process nothing but exceptions can be retried: set retry_errors, or use kind 'local'"),
+    ],
+)
+def test_what_needs_processes_is_refused_in_one(tmp_path: Path, launcher: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        experiment(tmp_path, {"kind": "inline", **launcher})
