@@ -1,7 +1,7 @@
 """Calls of an objective in processes of their own: several at once, killed when they take too long.
 
 A call is forked from this process, so any callable will do, and what it does to memory is not seen here. It writes its
-events to a pipe as JSON. The kernel kills it when this process ends in any way, kill -9 included.
+events to a pipe as JSON. Linux kills it when this process ends in any way, kill -9 included.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -147,7 +148,8 @@ def _end(call: _Call) -> None:
 def _serve(caller: Caller, job: Job, *, events: Connection, stacks: Stacks, parent: int) -> None:
     """In the child: call the objective and write down what it answers."""
     os.setsid()  # Ctrl-C reaches the parent alone, and what the objective starts can be killed with it
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":  # elsewhere nothing but the end of its call ends it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
     answer(stacks.fileno)
