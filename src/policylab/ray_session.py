@@ -11,9 +11,9 @@ Source: Ray 2.60, https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html. 
 | all sessions share ``/tmp/ray``, whose owner is whoever came first | a folder of its own, removed at the end |
 | fails where the path of the temporary folder is long | the folder is in /tmp then |
 | tries for minutes to reach a cluster that is not there | one attempt to connect comes first |
-| agents report the end of a killed cluster to it for a minute | a shell that sees this process's end kills them |
 
 The processes of a local session end with the thread that started it, kill -9 included: start it in the main thread.
+After a kill -9 two of them, Ray's agents, first tell the cluster that is no more of its end, for a minute.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from policylab.errors import RunError, UserError
@@ -42,12 +40,6 @@ OBJECT_STORE_BYTES = 512 * 2**20
 
 MAX_PLACE_BYTES = 107 - len("/ray-12345678/session_2026-11-26_16-08-45_483736_1234567/sockets/plasma_store.10")
 """Longest path of a folder in which Ray can make its sockets, whose names Linux limits to 107 bytes."""
-
-AGENTS = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent", b"/dashboard/agent.py", b"/runtime_env/agent/main.py")
-"""Commands of the agents, before and after they have given themselves a name."""
-
-KILL_AT_END = 'read pids; read _ || for pid in $pids; do grep -qs ray:: "/proc/$pid/cmdline" && kill -9 "$pid"; done'
-"""Reads the agents' processes; a second line means a regular end, an end without it that this process is gone."""
 
 CONNECT_S = 5.0
 HOST_PORT = re.compile(r"[^/]+:\d+")
@@ -104,63 +96,23 @@ def _log_notice(notice: Mapping[str, Any], ignore_prefix: bool = False) -> None:
 def _local_cluster(ray: Any, **options: Any) -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     folder = ray_folder()
-    with _watch_over_agents() as take_agents:
+    try:
         try:
-            try:
-                with _same_sigterm_handler():
-                    ray.init(
-                        address="local",
-                        include_dashboard=False,
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        _temp_dir=folder,
-                        **options,
-                    )
-            except Exception as error:
-                raise RunError(f"Ray could not be started on this machine: {error}") from error
-            take_agents(ray)
-            yield
-        finally:
             with _same_sigterm_handler():
-                ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _watch_over_agents() -> Iterator[Callable[[Any], None]]:
-    """Yield what takes the agents of the local cluster, which are to end soon after this process, if it is killed.
-
-    The shell is there before Ray: a process with Ray's threads is better not forked.
-    """
-    command = ["/bin/sh", "-c", KILL_AT_END]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watching:
-        assert watching.stdin is not None
-        pipe = watching.stdin
-
-        def take(ray: Any) -> None:
-            pipe.write(f"{' '.join(_agents(ray))}\n".encode())
-            pipe.flush()
-
-        try:
-            yield take
-        finally:
-            with contextlib.suppress(BrokenPipeError):
-                watching.communicate(b"\n\n")
-
-
-def _agents(ray: Any) -> list[str]:
-    """Return the processes of the agents of the local cluster, where Linux tells them."""
-    found = []
-    for raylet in ray._private.worker._global_node.all_processes.get("raylet", []):
-        for children in Path(f"/proc/{raylet.process.pid}/task").glob("*/children"):
-            found += [pid for pid in children.read_text().split() if _is_agent(pid)]
-    return found
-
-
-def _is_agent(pid: str) -> bool:
-    with contextlib.suppress(OSError):
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return any(agent in command for agent in AGENTS)
-    return False
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=folder,
+                    **options,
+                )
+        except Exception as error:
+            raise RunError(f"Ray could not be started on this machine: {error}") from error
+        yield
+    finally:
+        with _same_sigterm_handler():
+            ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def ray_folder() -> str:

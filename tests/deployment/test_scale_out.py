@@ -168,6 +168,10 @@ def test_kill_9_leaves_no_process(bundles: dict[str, Path], tmp_path: Path, fami
         with Load(found, n_clients=2) as load:
             load.wait(20)
             found.kill()
+    # Ray's agents tell the cluster, which is no more, of its end for a minute; the others go within seconds.
+    _, left = psutil.wait_procs(family, timeout=30.0)
+    assert {process.name() for process in left} <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+    psutil.wait_procs(left, timeout=90.0)
 
 
 @pytest.mark.slow
