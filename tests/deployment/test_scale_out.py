@@ -162,15 +162,15 @@ def test_kill_9_leaves_no_process(bundles: dict[str, Path], tmp_path: Path, fami
     two = {"min_capacity": 2, "max_capacity": 2, "concurrent_requests": 4}
     with running(endpoint_file(tmp_path, scaled(bundles, autoscaling=two))) as found:
         family += psutil.Process(found.process.pid).children(recursive=True)
-        names = " ".join(process.name() for process in family)
+        names = {process.pid: process.name() for process in family}
         for part in ("raylet", "gcs_server", "ServeController", "ServeReplica"):
-            assert part in names
+            assert part in " ".join(names.values())
         with Load(found, n_clients=2) as load:
             load.wait(20)
             found.kill()
     # Ray's agents tell the cluster, which is no more, of its end for a minute; the others go within seconds.
     _, left = psutil.wait_procs(family, timeout=30.0)
-    assert {process.name() for process in left} <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+    assert {names[process.pid] for process in left} <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
     psutil.wait_procs(left, timeout=90.0)
 
 
