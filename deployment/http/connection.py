@@ -1,12 +1,10 @@
-"""`BoundedProtocol`: one connection of the server, within limits, whose answers go out in one piece.
+"""`BoundedProtocol`: one connection of the server, within limits.
 
-uvicorn has no time limit on requests that do not become whole, answers too many connections without a Retry-After, and
-writes the head of an answer and its body separately: two system calls here, two packets, two wake-ups of the client.
+uvicorn has no time limit on requests that do not become whole, and answers too many connections without a Retry-After.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,7 +13,6 @@ ANSWER_TIMEOUT_S = 75.0
 """From a whole request to the end of its answer: the longest deadline, and time for a slow reader."""
 KEEP_ALIVE_S = 75.0
 MAX_HEAD_BYTES = 64 * 2**10
-_CONTINUE = b"HTTP/1.1 100 "
 
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nx-amzn-errortype: ServiceUnavailable\r\n"
@@ -32,39 +29,6 @@ _TOO_LONG = (
     b"content-type: application/json\r\ncontent-length: 36\r\nconnection: close\r\n\r\n"
     b'{"Message": "headers are too long"} '
 )
-
-
-class OneWrite:
-    """The transport of one answer: its head waits for the beginning of its body.
-
-    Args:
-        transport: of the connection.
-    """
-
-    __slots__ = ("_head", "_transport", "_whole")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head: bytes | None = None
-        self._whole = False
-
-    def write(self, data: bytes) -> None:
-        """Write a piece of the answer."""
-        if self._whole or (self._head is None and data.startswith(_CONTINUE)):
-            self._transport.write(data)
-        elif self._head is None:
-            self._head = data
-        else:
-            self._transport.write(self._head + data)
-            self._whole = True
-
-    def close(self) -> None:
-        """Close the connection; a head whose body never came is not sent."""
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """Return whether the connection is being closed."""
-        return self._transport.is_closing()
 
 
 class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
@@ -90,11 +54,9 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
             self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """Note that the headers have ended, and begin an answer."""
+        """Note that the headers have ended."""
         self.head_bytes = None
         super().on_headers_complete()
-        if self.scope["method"] != "HEAD":  # whose answer has no body that its head could wait for
-            self.cycle.transport = OneWrite(self.transport)
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection, or answer that there are too many."""

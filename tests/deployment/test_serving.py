@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gzip
 import http.client
@@ -333,23 +332,6 @@ def test_chunked_and_compressed_bodies_are_read(server: ServerProcess) -> None:
     assert len(json.loads(body)["decisions"]) == 2
     assert request(server, b"no gzip", content_encoding="gzip")[0] == 424
     assert request(server, b"3", content_encoding="br")[0] == 424
-
-
-def test_an_answer_and_its_head_come_in_one_piece() -> None:
-    from policylab.deployment.http.connection import OneWrite
-
-    written: list[bytes] = []
-
-    class Recorder(asyncio.Transport):
-        def write(self, data: bytes | bytearray | memoryview) -> None:
-            written.append(bytes(data))
-
-    answer = OneWrite(Recorder())
-    answer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    assert written == [b"HTTP/1.1 100 Continue\r\n\r\n"], "a client waits for it before it sends its body"
-    for piece in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 100 is", b" the body"):
-        answer.write(piece)
-    assert written[1:] == [b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 100 is", b" the body"]
 
 
 def test_a_client_may_ask_whether_it_is_to_send_its_body(server: ServerProcess) -> None:
