@@ -28,9 +28,9 @@ def plan(config: ExperimentConfig, *, document: Document | None = None, root: Pa
         root: folder whose run directories can be parents of its search.
 
     Returns:
-        {name, config_hash, trials, seeds, runs, steps_per_run, total_steps, search, environment, execution, evaluation,
-        warnings}. With a search, trials, runs and total_steps are what it takes at most, or None where no limit says;
-        ``search`` is that of `search_plan`, else None.
+        {name, config_hash, trials, seeds, runs, steps_per_run, checkpoint_every_s, total_steps, search, environment,
+        execution, evaluation, warnings}. With a search, trials, runs and total_steps are what it takes at most, or None
+        where no limit says; ``search`` is that of `search_plan`, else None.
 
     Raises:
         UserError: the environment, agent and settings do not fit together.
@@ -51,6 +51,7 @@ def plan(config: ExperimentConfig, *, document: Document | None = None, root: Pa
         "config_hash": config.config_hash,
         "seeds": {**counts, "root": config.seeds.root},
         "steps_per_run": config.budget.steps,
+        "checkpoint_every_s": config.checkpoint_every_s,
         **_extent(config, search),
         "search": search,
         "environment": {

@@ -21,7 +21,7 @@ from policylab.experiments.search import SearchSettings, check_search, check_sta
 from policylab.experiments.tracking.settings import MlflowTracking, TrackingSettings
 from policylab.files import content_hash
 from policylab.launchers import LAUNCHERS, LocalSettings
-from policylab.runspec import Role, RunSpec, RunStage
+from policylab.runspec import CHECKPOINT_EVERY_S, CheckpointEveryS, Role, RunSpec, RunStage
 from policylab.seeding import run_seed
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -96,6 +96,7 @@ class ExperimentConfig(Settings):
     budget: Budget
     seeds: Seeds = Seeds()
     evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint_every_s: CheckpointEveryS = CHECKPOINT_EVERY_S
     search: SearchSettings | None = None
     launcher: LauncherSettings = LocalSettings()
     tracking: TrackingSettings = MlflowTracking()
@@ -133,8 +134,8 @@ class ExperimentConfig(Settings):
 
     @property
     def config_hash(self) -> str:
-        """sha256 of what determines the results: not the launcher, tracking, description or a search's storage."""
-        without: dict[str, Any] = dict.fromkeys(("launcher", "tracking", "description"), True)
+        """sha256 of what determines the results: not the launcher, tracking, checkpoints, description or storage."""
+        without: dict[str, Any] = dict.fromkeys(("launcher", "tracking", "description", "checkpoint_every_s"), True)
         if not self.stages:
             without["stages"] = True  # the hash of an experiment without any is what it was before there were stages
         if self.budget.early_stopping is None:
@@ -171,6 +172,7 @@ class ExperimentConfig(Settings):
             budget_steps=self.budget.steps,
             stop_at_steps=stop_at_steps or self.budget.steps,
             report_every_steps=-(-self.budget.steps // self.evaluation.marks),
+            checkpoint_every_s=self.checkpoint_every_s,
             early_stopping=early.model_dump(mode="json") if (early := self.budget.early_stopping) else None,
         )
 

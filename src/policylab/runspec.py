@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -25,6 +25,16 @@ from policylab.errors import RunDirectoryError
 from policylab.files import write_atomic
 
 Role = Literal["tune", "confirm"]
+CheckpointEveryS = Annotated[
+    float,
+    Field(
+        ge=0.0,
+        le=86_400.0,
+        description="seconds of work after which a run saves as soon as it can: at a mark, or between iterations of a "
+        "deep agent; 0: whenever it can. Where saving takes long and this is not 0, twenty times as long",
+    ),
+]
+CHECKPOINT_EVERY_S = 5.0
 
 
 class ParentRun(Settings):
@@ -58,7 +68,7 @@ class RunSpec(Settings):
     budget_steps: int = Field(ge=1, description="full budget; schedules stretch over it")
     stop_at_steps: int = Field(ge=1, description="where this run stops; at most the full budget")
     report_every_steps: int = Field(ge=1)
-    checkpoint_every_s: float = Field(default=5.0, ge=0.0)
+    checkpoint_every_s: CheckpointEveryS = CHECKPOINT_EVERY_S
     parent: ParentRun | None = Field(default=None, description="it begins with a copy of this run's checkpoint")
     earlier: tuple[RunStage, ...] = Field(default=(), description="settings that hold before ``agent``, in order")
     early_stopping: dict[str, Any] | None = Field(default=None, description="when it ends before its budget")

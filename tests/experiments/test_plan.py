@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from policylab.agents.build import make_agent
 from policylab.errors import EnvironmentRuleError, MissingExtraError
@@ -94,3 +95,13 @@ def test_every_shipped_config_can_be_planned_and_needs_no_other_advice(name: str
     assert document["total_steps"] > 0
     allowed = ("seeds.", *KNOWN.get(name, ()))
     assert [warning for warning in document["warnings"] if not warning.startswith(allowed)] == []
+
+
+def test_how_often_runs_save_is_said_by_the_file_and_changes_no_result() -> None:
+    config = experiment({"kind": "q_learning"}, "FrozenLake-v1")
+    said = ExperimentConfig.model_validate({**config.model_dump(), "checkpoint_every_s": 0})
+    assert [plan(one)["checkpoint_every_s"] for one in (config, said)] == [5.0, 0.0]
+    assert [one.spec("tune", 0).checkpoint_every_s for one in (config, said)] == [5.0, 0.0]
+    assert said.config_hash == config.config_hash
+    with pytest.raises(ValidationError, match=r"checkpoint_every_s\n.*greater than or equal to 0"):
+        ExperimentConfig.model_validate({**config.model_dump(), "checkpoint_every_s": -1})

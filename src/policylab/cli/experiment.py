@@ -191,6 +191,7 @@ def _plan_text(document: dict[str, Any]) -> str:
         ["environment", f"{environment['id']}, at most {environment['max_episode_steps']} steps per episode"],
         ["execution", f"{document['execution']['kind']} ({document['execution']['reason']})"],
         ["evaluation", document["evaluation"]],
+        ["checkpoints", f"every {every:g} s" if (every := document["checkpoint_every_s"]) else "whenever it can"],
     ]
     if document["search"]:
         from policylab.cli.study import plan_rows
