@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from policylab.attempts import Failure
 from policylab.errors import RunDirectoryError
 from policylab.experiments.execute import inherit
 from policylab.experiments.rundir import RunDirectory
@@ -120,8 +121,17 @@ class RunBackend:
             events += [retry_event(job, why) for why in progress.failures[len(last.failures) if last else 0 :]]
             if progress.state.ended:
                 del self._jobs[handle], self._seen[handle]
-                events.append(end_event(job, progress.failure))
+                events.append(end_event(job, progress.failure or self._valueless(handle, progress.state)))
         return events
+
+    def _valueless(self, handle: Handle, state: State) -> Failure | None:
+        """Return what to say of a run that has come to its step without one report that holds the metric."""
+        if state is not State.FINISHED or self._sent[handle]:
+            return None
+        return Failure(
+            f"{handle.folder / 'reports.jsonl'}: no report holds search.metric '{self._search.metric}', which is absent "
+            "where there is nothing to measure; search by eval/return_mean, or compare runs that have trained longer"
+        )
 
     def _reports(self, handle: Handle, job: Job) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []

@@ -5,6 +5,7 @@
 | `build_algo` starts Ray with a dashboard on all processors, warns at each start | here, test_training, test_remote |
 | no network for Discrete observations | test_training |
 | return means are absent until an episode ends, and cover the last hundred episodes | test_training, here |
+| a metric missing from a report ends a study that stops or decides by it | tests/experiments/test_absent_metrics.py |
 | steps overshoot | test_training |
 | restored hyperparameters are the old ones | test_checkpoint, test_retuned |
 | checkpoints are pickles | test_checkpoint |
