@@ -129,8 +129,8 @@ class RunBackend:
         if state is not State.FINISHED or self._sent[handle]:
             return None
         return Failure(
-            f"{handle.folder / 'reports.jsonl'}: no report holds search.metric '{self._search.metric}', which is absent "
-            "where there is nothing to measure; search by eval/return_mean, or compare runs that have trained longer"
+            f"{handle.folder / 'reports.jsonl'}: no report holds search.metric '{self._search.metric}', which is "
+            "absent where there is nothing to measure; search by eval/return_mean, or compare runs trained for longer"
         )
 
     def _reports(self, handle: Handle, job: Job) -> list[Mapping[str, Any]]:

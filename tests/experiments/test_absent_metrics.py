@@ -1,7 +1,7 @@
 """Studies by a metric that some reports lack: a mean return where no episode has ended since the last one.
 
-Ray Tune raises where a stopping rule names a metric that a result lacks. An episode here is a year of twelve steps: of the
-reports after 5, 10, 15 and 20 steps, the third alone has a mean return.
+Ray Tune raises where a stopping rule names a metric that a result lacks. An episode here is a year of twelve steps: of
+the reports after 5, 10, 15 and 20 steps, the third alone has a mean return.
 """
 
 from __future__ import annotations
