@@ -4,7 +4,8 @@ A bundle is a folder, or a `model.tar.gz` of one, with a few files:
 
 - ``manifest.json``: schema version, policy kind and config, observation and action space, environment,
   lineage, metrics, type and shape of every array, size and sha256 of every file, golden vectors with their
-  tolerance, and a digest of all that, which names the bundle;
+  tolerance, and a digest of all that, which names the bundle. Of a policy with a memory the config says its shapes,
+  and the golden vectors are the steps of one episode, in their order;
 - ``arrays.npz``: the numbers of a tabular policy or a bandit;
 - ``model.onnx``: the network of a deep one.
 
@@ -15,6 +16,7 @@ log-probabilities to the tolerance the manifest states, because processors round
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -32,6 +34,7 @@ from policylab.agents.bundle_archive import pack, read_files
 from policylab.agents.bundle_manifest import READABLE_VERSIONS, SCHEMA_VERSION, GoldenVector, Lineage, Manifest
 from policylab.agents.onnx_policy import MODEL
 from policylab.agents.policy import DiscretePolicy, Policy, StoredPolicy, policy_from
+from policylab.agents.recurrent_policy import RecurrentPolicy, in_episode
 from policylab.agents.space_json import space_from_json, space_to_json, value_from_json, value_to_json
 from policylab.errors import BundleError, MissingExtraError, UserError
 from policylab.files import content_hash, write_atomic
@@ -91,7 +94,7 @@ def write_bundle(
     if arrays:
         contents = {**contents, ARRAYS: bundle_arrays.dump(arrays)}
     try:
-        golden = [_golden_vector(policy, env, observation=item) for item in _golden_observations(env)]
+        golden = _golden_vectors(policy, env)
         facts: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "policy": {"kind": policy.kind, "config": policy.config()},
@@ -116,14 +119,19 @@ def write_bundle(
     write_atomic(folder / MANIFEST, manifest)
     for name in KNOWN - {MANIFEST, *contents}:
         (folder / name).unlink(missing_ok=True)  # of an older bundle of another kind
-    return load_bundle(folder)
+    return load_bundle(folder, memory=True)
 
 
-def load_bundle(path: Path) -> Bundle:
+def load_bundle(path: Path, *, memory: bool = False) -> Bundle:
     """Return the verified bundle in the folder or archive ``path``.
 
+    Args:
+        path: of the bundle.
+        memory: whether the caller carries the memory of a policy that has one from step to step of an episode.
+
     Raises:
-        BundleError: it is truncated, altered, foreign or hostile; the message says which file and why.
+        BundleError: it is truncated, altered, foreign or hostile; the message says which file and why. Or the policy
+            has a memory and the caller carries none.
         MissingExtraError: the policy's kind needs a package that is not installed.
     """
     try:
@@ -136,12 +144,18 @@ def load_bundle(path: Path) -> Bundle:
         observation_space = space_from_json(manifest.observation_space)
         action_space = space_from_json(manifest.action_space)
         bundle = Bundle(policy, manifest, observation_space, action_space)
+        playing = in_episode(policy)
         for number, golden in enumerate(manifest.golden):
-            _check_golden(bundle, golden, number=number)
+            _check_golden(bundle, golden, number=number, playing=playing)
     except MissingExtraError:
         raise
     except UserError as error:
         raise BundleError(f"{path} is refused as a policy bundle: {_printable(str(error))}") from error
+    if isinstance(policy, RecurrentPolicy) and not memory:
+        raise BundleError(
+            f"{path}: the policy has a memory, which only its evaluation, `policylab record` and endpoints with "
+            "sessions carry from step to step; train a network without `lstm` for anything else"
+        )
     return bundle
 
 
@@ -179,14 +193,23 @@ def _golden_observations(env: gym.Env[Any, Any]) -> list[Any]:
     return list(found.values())
 
 
-def _golden_vector(policy: Policy, env: gym.Env[Any, Any], *, observation: Any) -> dict[str, Any]:
-    raw = value_from_json(env.observation_space, observation)
-    action = policy.act(raw)
-    return {
-        "observation": observation,
-        "action": value_to_json(env.action_space, action),
-        **_likelihood(policy, raw, action=action, listed=isinstance(env.action_space, spaces.Discrete)),
-    }
+def _golden_vectors(policy: Policy, env: gym.Env[Any, Any]) -> list[dict[str, Any]]:
+    playing, found = in_episode(policy), []
+    for observation in _golden_observations(env):
+        raw = value_from_json(env.observation_space, observation)
+        facts, action = _answer(playing, raw, action=None, listed=isinstance(env.action_space, spaces.Discrete))
+        found.append({"observation": observation, "action": value_to_json(env.action_space, action), **facts})
+    return found
+
+
+def _answer(playing: Any, observation: Any, *, action: Any, listed: bool) -> tuple[dict[str, Any], Any]:
+    """Return how likely actions are (of ``action``, if it is given), and the deterministic action, of one step.
+
+    A policy in an episode goes on with every question, so both are asked of a copy of where it stands.
+    """
+    asked = copy.copy(playing)
+    chosen = playing.act(observation)
+    return _likelihood(asked, observation, action=chosen if action is None else action, listed=listed), chosen
 
 
 def _likelihood(policy: Any, observation: Any, *, action: Any, listed: bool) -> dict[str, Any]:
@@ -247,12 +270,11 @@ def _check_files(files: Mapping[str, bytes], manifest: Manifest) -> None:
             raise BundleError(f"{name} was altered: its sha256 is not the one in {MANIFEST}; copy it again")
 
 
-def _check_golden(bundle: Bundle, golden: GoldenVector, *, number: int) -> None:
+def _check_golden(bundle: Bundle, golden: GoldenVector, *, number: int, playing: Any) -> None:
     observation = value_from_json(bundle.observation_space, golden.observation)
     expected = value_from_json(bundle.action_space, golden.action)
-    action = bundle.policy.act(observation)
     listed = golden.probabilities is not None
-    likelihood = _likelihood(bundle.policy, observation, action=expected, listed=listed)
+    likelihood, action = _answer(playing, observation, action=expected, listed=listed)
     probabilities = likelihood.get("probabilities", [])
     if listed and isinstance(bundle.action_space, spaces.Discrete) and len(probabilities) != bundle.action_space.n:
         raise BundleError(f"the policy has {len(probabilities)} actions, the environment {bundle.action_space.n}")

@@ -12,10 +12,10 @@ from pydantic import Field, JsonValue, NonNegativeInt, model_validator
 from policylab.agents.bundle_arrays import ArrayEntry
 from policylab.config import Settings
 
-SCHEMA_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)
+SCHEMA_VERSION = 4
+READABLE_VERSIONS = (1, 2, 3, 4)
 """Version 1 knew no files but the arrays, no tolerance (it was 1e-9) and no log-probabilities; version 2 no trees
-and no parents."""
+and no parents; version 3 no memory."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -23,7 +23,7 @@ _ARITHMETIC = {"Abs", "Add", "Div", "Exp", "Log", "Max", "Min", "Mul", "Neg", "P
 _ACTIVATIONS = {"Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Relu", "Selu"}
 _ACTIVATIONS |= {"Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"}
 _LAYERS = {"AveragePool", "BatchNormalization", "Conv", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "MatMul"}
-_LAYERS |= {"LayerNormalization", "LogSoftmax", "MaxPool", "ReduceMax", "ReduceMean", "ReduceSum", "Softmax"}
+_LAYERS |= {"LSTM", "LayerNormalization", "LogSoftmax", "MaxPool", "ReduceMax", "ReduceMean", "ReduceSum", "Softmax"}
 _SHAPES = {"Cast", "Concat", "Constant", "Flatten", "Identity", "OneHot", "Pad", "Reshape", "Slice", "Split"}
 _SHAPES |= {
     "ConstantOfShape",
@@ -37,7 +37,7 @@ _SHAPES |= {
     "Unsqueeze",
 }
 OPERATORS = frozenset(_ARITHMETIC | _ACTIVATIONS | _LAYERS | _SHAPES | {"DequantizeLinear"})
-"""What feed-forward policies are made of, without control flow and randomness."""
+"""What policies are made of, without control flow and randomness."""
 
 _DTYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 9: "?", 11: "<f8"}  # TensorProto.DataType
 _Field = tuple[int, int | memoryview]

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,7 @@ class OnnxPolicy(DistributionPolicy):
         MissingExtraError: onnxruntime is not installed.
     """
 
+    Settings: ClassVar[type[OnnxSettings]] = OnnxSettings
     settings: OnnxSettings
     kind: str = "onnx"
     tolerance: float = 1e-4
@@ -71,6 +72,7 @@ class OnnxPolicy(DistributionPolicy):
         self.model = model
         self.settings = settings
         self._session, inputs, outputs = _opened(model)
+        inputs, outputs = self._without_memory(inputs, outputs)
         self._inputs = _checked_inputs(inputs, settings)
         n_outputs = settings.distribution.n_outputs
         if [(kind, shape[1:]) for kind, shape in outputs] != [("tensor(float)", (n_outputs,))]:
@@ -78,6 +80,10 @@ class OnnxPolicy(DistributionPolicy):
                 f"the ONNX model must have one float output of shape (n, {n_outputs}) for its distribution "
                 f"'{settings.distribution.kind}', got {str(outputs)[:60]}"
             )
+
+    def _without_memory(self, inputs: dict[str, Port], outputs: list[Port]) -> tuple[dict[str, Port], list[Port]]:
+        """Return the graph's inputs and outputs that are not memory: all of them."""
+        return inputs, outputs
 
     def __reduce__(self) -> tuple[type[Self], tuple[bytes, OnnxSettings]]:
         """Travel to another process of a cluster as the model, which is opened there again."""
@@ -129,12 +135,19 @@ class OnnxPolicy(DistributionPolicy):
         Raises:
             UserError: the graph cannot be computed, as when it asks for more memory than `MAX_WORKING_BYTES`.
         """
+        (outputs,) = self.all_outputs(parts)
+        return outputs
+
+    def all_outputs(self, parts: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Return everything the graph gives for its inputs, all of them, each an array of shape (n, ...).
+
+        Raises:
+            UserError: as `compute`.
+        """
         try:
-            (found,) = self._session.run(None, dict(parts))
+            return list(self._session.run(None, dict(parts)))
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise UserError(f"the ONNX model cannot be computed: {_first_line(error)}") from error
-        outputs: NDArray[np.float32] = found
-        return outputs
 
     def config(self) -> dict[str, Any]:
         """Return inputs and distribution as JSON."""
@@ -156,14 +169,15 @@ class OnnxPolicy(DistributionPolicy):
         if arrays or set(files) != {MODEL}:
             held = ", ".join([*arrays, *files]) or "nothing"
             raise UserError(f"an ONNX policy needs {MODEL} and no arrays, got {held[:80]}")
-        return cls(files[MODEL], validated(OnnxSettings, config))
+        return cls(files[MODEL], validated(cls.Settings, config))
 
 
-_Port = tuple[str, tuple[Any, ...]]
+Port = tuple[str, tuple[Any, ...]]
+"""Type and shape of one input or output of a graph."""
 Entry = tuple[tuple[str | int, ...], np.dtype[Any], tuple[int, ...]]
 
 
-def _opened(model: bytes) -> tuple[Any, dict[str, _Port], list[_Port]]:
+def _opened(model: bytes) -> tuple[Any, dict[str, Port], list[Port]]:
     """Return a session of the model, its inputs by name, and its outputs."""
     runtime = _capped_runtime()
     options = runtime.SessionOptions()
@@ -193,7 +207,7 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0][:160]
 
 
-def _checked_inputs(inputs: dict[str, _Port], settings: OnnxSettings) -> dict[str, Entry]:
+def _checked_inputs(inputs: dict[str, Port], settings: OnnxSettings) -> dict[str, Entry]:
     """Return path, type and shape of one observation's part for each input of the graph."""
     if set(inputs) != set(settings.inputs):
         raise UserError(f"the ONNX model has the inputs {sorted(inputs)}, its settings name {sorted(settings.inputs)}")

@@ -27,6 +27,7 @@ POLICIES = Registry(
         "tabular": "policylab.agents.policy:TabularPolicy",
         "bandit": "policylab.agents.policy:BanditPolicy",
         "onnx": "policylab.agents.onnx_policy:OnnxPolicy",
+        "recurrent": "policylab.agents.recurrent_policy:RecurrentPolicy",
         "tree": "policylab.agents.tree_policy:TreePolicy",
     },
     plural="policies",

@@ -68,6 +68,11 @@ class BatchTransform:
         limits = config.limits.model_copy(update={"deadline_ms": None, "remembered_ids": 0})  # nobody waits or retries
         alone = config.model_copy(update={"limits": limits, "capture": None, "shadows": (), "comparison": None})
         fleet = load_fleet(alone)
+        if fleet.variants[self._variant].policy.remembers:
+            raise UserError(
+                "a policy with a memory decides step after step of an episode, and the records of a file are none; "
+                "ask an endpoint, in sessions"
+            )
         secret = fleet.variants[self._variant].policy.version.encode()[:64]
         self._server = PolicyServer(fleet, secret=secret)
         self._reader = BodyReader(fleet.bundle, max_batch=config.limits.batch)

@@ -6,11 +6,12 @@ import dataclasses
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
 from policylab.agents.bundle import Bundle, load_bundle
+from policylab.agents.recurrent_policy import RecurrentPolicy
 from policylab.agents.space_json import space_to_json, value_from_json
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.served_policy import ServedPolicy
@@ -149,7 +150,9 @@ def load_fleet(config: EndpointConfig, *, generation: int = 1, like: Fleet | Non
         BundleError: a bundle is refused.
         UserError: the bundles do not have the same spaces, or fallback or bounds do not fit them.
     """
-    bundles: dict[Path, Bundle] = {path: load_bundle(path) for path in {path for _, path in config.bundles()}}
+    paths = {path for _, path in config.bundles()}
+    bundles: dict[Path, Bundle] = {path: load_bundle(path, memory=True) for path in paths}
+    _check_memory(bundles.values(), config)
     first_name, first_path = next(config.bundles())
     first = bundles[first_path]
     for name, path in config.bundles():
@@ -174,6 +177,18 @@ def load_fleet(config: EndpointConfig, *, generation: int = 1, like: Fleet | Non
     )
     fallback = None if config.fallback is None else _checked_fallback(first, config.fallback.action)
     return Fleet(generation, config, variants, shadows, fallback)
+
+
+def _check_memory(bundles: Iterable[Bundle], config: EndpointConfig) -> None:
+    """Refuse a policy with a memory where not all requests come through a session of this process."""
+    given = [name for name in ("shadows", "asynchronous", "serverless", "ray_serve") if getattr(config, name)]
+    if (promotion := config.guardrail.promotion) is not None and promotion.before_acting:
+        given.append("guardrail.promotion.before_acting")
+    if given and any(isinstance(bundle.policy, RecurrentPolicy) for bundle in bundles):
+        raise UserError(
+            f"a policy with a memory remembers the steps of a session, which `{given[0]}` does not follow; remove it, "
+            "or train a network without `lstm`"
+        )
 
 
 def _check_spaces(bundle: Bundle, first: Bundle, *, names: tuple[str, str]) -> None:

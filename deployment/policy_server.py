@@ -27,8 +27,8 @@ from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.fleet import Candidate, Fleet, Shadow
 from policylab.deployment.guardrails.comparison import Comparison
 from policylab.deployment.retries import Retries, fingerprint
-from policylab.deployment.routing import Router, Session, Sessions
-from policylab.deployment.served_policy import Choice, Draw
+from policylab.deployment.routing import Remembered, Router, Session, Sessions
+from policylab.deployment.served_policy import Choice, Chosen, Draw
 from policylab.deployment.traffic import Route, Traffic
 from policylab.errors import UserError, did_you_mean
 
@@ -47,6 +47,7 @@ class Begun(NamedTuple):
     route: Route
     assignment: Any
     session: Session | None
+    remembered: Remembered | None
     first_step: int | None
     key: str | None
     fingerprint: int
@@ -153,16 +154,24 @@ class PolicyServer:
             if session is not None:
                 first_step = session.n_steps if first_step is None else first_step
                 session.n_steps = first_step + len(request.observations)
-        return Begun(request, decision_id, draw, route, assignment, session, first_step, key, told_by, started)
+            remembered = None if session is None else session.remembered
+        return Begun(
+            request, decision_id, draw, route, assignment, session, remembered, first_step, key, told_by, started
+        )
 
-    def choose(self, begun: Begun) -> Sequence[Choice] | Exception | None:
+    def choose(self, begun: Begun) -> Chosen | Exception | None:
         """Ask the policy; what it raises is returned, for `finish` to judge."""
+        policy, request = begun.route.variant.policy, begun.request
         try:
-            return begun.route.variant.policy.choose(begun.request.observations, begun.request.masks, draw=begun.draw)
+            if begun.session is None:
+                return Chosen(policy.choose(request.observations, request.masks, draw=begun.draw))
+            known = begun.remembered if begun.remembered and begun.remembered.version == policy.version else None
+            memory = None if known is None else known.memory
+            return policy.choose_next(request.observations, request.masks, memory=memory, draw=begun.draw)
         except Exception as error:
             return error
 
-    def start(self, begun: Begun) -> concurrent.futures.Future[Sequence[Choice] | Exception | None] | None:
+    def start(self, begun: Begun) -> concurrent.futures.Future[Chosen | Exception | None] | None:
         """Ask the policy on another thread; None if so many requests wait there that it would be too late."""
         assert self._threads is not None
         with self._lock:
@@ -177,20 +186,21 @@ class PolicyServer:
         with self._lock:
             self._n_computing -= 1
 
-    def finish(self, begun: Begun, choices: Sequence[Choice] | Exception | None) -> Answer:
+    def finish(self, begun: Begun, chosen: Chosen | Exception | None) -> Answer:
         """Return the answer made of what the policy chose; None means that it was too late.
 
         Raises:
             Refusal: the observation does not fit, or the policy failed and there is no fallback.
         """
         counts = begun.route.variant.counts
-        if isinstance(choices, Exception):
-            self._judge(begun, choices)
-            choices = None
+        if isinstance(chosen, Exception):
+            self._judge(begun, chosen)
+            chosen = None
         with self._lock:
             if begun.key is not None and (found := self.retries.recall(begun.key, fingerprint=begun.fingerprint)):
                 return found
-            answer = self._answer(begun, choices)
+            self._remember(begun, chosen)
+            answer = self._answer(begun, None if chosen is None else chosen.choices)
             if begun.key is not None:
                 self.retries.remember(begun.key, answer, fingerprint=begun.fingerprint)
             counts.count(
@@ -202,6 +212,22 @@ class PolicyServer:
             observe(begun, answer)
         self._record(begun, answer)  # afterwards: what is recorded may be told to an observer that must know of it
         return answer
+
+    def _remember(self, begun: Begun, chosen: Chosen | None) -> None:
+        """Keep what the policy remembers for the session's next request; the fallback action leaves it as it was.
+
+        Raises:
+            Refusal: another request of the session has been decided since this one began.
+        """
+        if begun.session is None or chosen is None or chosen.memory is None:
+            return
+        if begun.session.remembered is not begun.remembered:
+            raise Refusal(
+                "another request of this session was decided at the same time, and the policy remembers one step after "
+                "the other; send a session's requests one by one",
+                kind="busy",
+            )
+        begun.session.remembered = Remembered(begun.route.variant.policy.version, chosen.memory)
 
     def _check(self, request: DecisionRequest) -> None:
         n = len(request.observations)

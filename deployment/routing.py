@@ -7,11 +7,20 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 
+from policylab.agents.recurrent_policy import Memory
 from policylab.deployment.capture.format import Assignment
 from policylab.deployment.decision import NEW_SESSION, DecisionRequest, Refusal
 from policylab.deployment.served_policy import Draw
 from policylab.deployment.traffic import Route, Traffic
 from policylab.errors import did_you_mean
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Remembered:
+    """What a policy with a memory knows of a session's episode: the version of the policy, and its memory."""
+
+    version: str
+    memory: Memory
 
 
 @dataclasses.dataclass(slots=True)
@@ -24,6 +33,7 @@ class Session:
         traffic: the division of requests in force then.
         expires: monotonic seconds.
         n_steps: decisions it took.
+        remembered: by a policy with a memory; None before the first decision.
     """
 
     id: str
@@ -31,6 +41,7 @@ class Session:
     traffic: Traffic
     expires: float
     n_steps: int = 0
+    remembered: Remembered | None = None
 
 
 class Sessions:

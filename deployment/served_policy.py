@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import math
@@ -17,6 +18,7 @@ from policylab.agents.action_distributions import Gaussian
 from policylab.agents.bundle import Bundle
 from policylab.agents.distribution_policy import DistributionPolicy, Limits
 from policylab.agents.policy import Mask
+from policylab.agents.recurrent_policy import Memory, RecurrentPolicy
 from policylab.deployment.endpoint import BoundsSettings
 from policylab.errors import RunError, UserError
 
@@ -61,6 +63,10 @@ class Draw:
         """In [0, 1), for what is recorded."""
         return self._uniform(16)
 
+    def of_step(self, i: int) -> Draw:
+        """Return the random numbers of the i-th decision of a request whose decisions follow from each other."""
+        return Draw(self._digest, str(i))
+
     def generator(self) -> np.random.Generator:
         """Return a stream for actions that take more than one number."""
         return np.random.Generator(np.random.SFC64(int.from_bytes(self._digest[24:40], "little")))
@@ -71,6 +77,14 @@ class Choice(NamedTuple):
 
     action: Any
     log_propensity: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chosen:
+    """The choices of one request, and what the policy remembers after them, if it has a memory."""
+
+    choices: Sequence[Choice]
+    memory: Memory | None = None
 
 
 class ServedPolicy:
@@ -103,6 +117,11 @@ class ServedPolicy:
         return int(self.bundle.action_space.n) if isinstance(self.bundle.action_space, spaces.Discrete) else None
 
     @property
+    def remembers(self) -> bool:
+        """Whether it has a memory, which goes from decision to decision of a session."""
+        return isinstance(self.bundle.policy, RecurrentPolicy)
+
+    @property
     def propensity_kind(self) -> Literal["probability", "density"]:
         """What propensities are: a density for actions drawn from a continuous space."""
         return "density" if self.exploration and isinstance(self.bundle.action_space, spaces.Box) else "probability"
@@ -121,6 +140,33 @@ class ServedPolicy:
         rows = self._policy.probabilities_batch(observations, masks=masks, greedy=not self.exploration)
         uniforms = draw.generator().random(len(observations)).tolist()
         return [self._picked(*_listed(row), uniform) for row, uniform in zip(rows, uniforms, strict=True)]
+
+    def choose_next(
+        self, observations: Sequence[Any], masks: Sequence[Mask | None] | None, *, memory: Memory | None, draw: Draw
+    ) -> Chosen:
+        """Return one choice for each raw observation: steps of an episode, one after the other, if there is a memory.
+
+        Args:
+            observations: of one request.
+            masks: as in `choose`.
+            memory: as of the request before, of the same episode; None begins one. A policy without memory ignores it.
+            draw: random numbers.
+
+        Raises:
+            UserError, PolicyFailure: as `choose`.
+        """
+        if not isinstance(self.bundle.policy, RecurrentPolicy):
+            return Chosen(self.choose(observations, masks, draw=draw))
+        steps = self.bundle.policy.after([memory or self.bundle.policy.initial()])
+        acting = copy.copy(self)
+        acting._policy, acting._known = steps, None
+        if len(observations) == 1:
+            return Chosen(acting.choose(observations, masks, draw=draw), steps.memories()[0])
+        choices: list[Choice] = []
+        for i, observation in enumerate(observations):
+            mask = None if masks is None else [masks[i]]
+            choices += acting.choose([observation], mask, draw=draw.of_step(i))
+        return Chosen(choices, steps.memories()[0])
 
     def _listing(self, observation: Any, mask: Mask | None) -> tuple[list[float], list[float]]:
         """Return the probabilities of all actions, and their running sums."""

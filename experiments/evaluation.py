@@ -16,6 +16,7 @@ from policylab.agents.action_distributions import Categorical, QValues
 from policylab.agents.agent import Agent
 from policylab.agents.distribution_policy import DistributionPolicy
 from policylab.agents.policy import Policy, TabularPolicy
+from policylab.agents.recurrent_policy import Episodes, RecurrentPolicy, in_episode
 from policylab.envs.baselines import Baseline, Remembering, Uniform
 from policylab.envs.enumeration import table_for
 from policylab.envs.make import make_env
@@ -97,7 +98,7 @@ def drawn_actions(policy: Policy, mdp: TabularMDP) -> NDArray[np.float64] | None
 
 def _choice_by_state(policy: Policy, mdp: TabularMDP) -> Categorical | QValues | None:
     """Return how a network or tree chooses among the table's actions, if the table says what it sees of each state."""
-    if not isinstance(policy, DistributionPolicy) or mdp.observation is not None:
+    if not isinstance(policy, DistributionPolicy) or isinstance(policy, RecurrentPolicy) or mdp.observation is not None:
         return None
     if policy.reads_numbers == (mdp.looks is not None):
         return None
@@ -246,8 +247,10 @@ def play_episodes(
     running: list[tuple[int, gym.Env[Any, Any], Any]] = []
     for env, (i, rng) in zip(envs, waiting, strict=False):
         running.append((i, env, begin_episode(env, rng)))
+    players = Episodes(policy)
     while running:
-        chosen = policy.act_batch([observation for _, _, observation in running], rng=actions)
+        numbers, observations = [i for i, _, _ in running], [observation for _, _, observation in running]
+        chosen = players.act_batch(observations, numbers=numbers, rng=actions)
         going_on = []
         for (i, env, _), action in zip(running, chosen, strict=True):
             observation, reward, terminated, truncated, _ = env.step(action)
@@ -283,6 +286,7 @@ def play_episode(
     observation = begin_episode(env, rng)
     if isinstance(policy, Remembering):
         policy.reset()
+    policy = in_episode(policy)
     total, ended = 0.0, False
     while not ended:
         if frames is not None:

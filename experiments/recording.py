@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from policylab.agents.bundle import Bundle
+from policylab.agents.recurrent_policy import in_episode
 from policylab.agents.space_json import space_to_json
 from policylab.agents.transitions import FOOTER, SCHEMA_VERSION, arrow, arrow_schema, stored
 from policylab.envs.make import make_env
@@ -83,7 +84,8 @@ class _Player:
     """Plays episodes, step by step."""
 
     def __init__(self, bundle: Bundle, env: gym.Env[Any, Any], *, seed: int, deterministic: bool) -> None:
-        self._policy = bundle.policy
+        self._bundle = bundle
+        self._policy: Any = bundle.policy
         self._env = env
         self._seed = seed
         self._deterministic = deterministic
@@ -98,6 +100,7 @@ class _Player:
         """Yield a row for each step."""
         for episode in range(episodes):
             observation = begin_episode(self._env, generator(self._seed, "episode", episode))
+            self._policy = in_episode(self._bundle.policy)
             rng, t, ended = generator(self._seed, "actions", episode), 0, False
             while not ended:
                 now = datetime.datetime.now(datetime.UTC)
@@ -121,7 +124,8 @@ class _Player:
 
     def _decide(self, observation: Any, rng: np.random.Generator) -> tuple[Any, float | None]:
         if not self._deterministic:
-            return self._policy.sample(observation, rng)
+            drawn: tuple[Any, float] = self._policy.sample(observation, rng)
+            return drawn
         density = isinstance(self._env.action_space, gym.spaces.Box)
         return self._policy.act(observation), None if density else 0.0
 

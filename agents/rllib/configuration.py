@@ -137,7 +137,9 @@ def _model(settings: RllibSettings, view: Observations) -> Any:
 
     hidden = list(settings.network.hidden or settings.facts.hidden)
     activation = settings.network.activation or settings.facts.activation
-    shared = {"vf_share_layers": settings.network.shared}
+    shared: dict[str, Any] = {"vf_share_layers": settings.network.shared}
+    if (lstm := settings.network.lstm) is not None:
+        shared |= {"use_lstm": True, "lstm_cell_size": lstm.cell_size, "max_seq_len": lstm.sequence}
     if not view.image:
         return DefaultModelConfig(fcnet_hiddens=hidden, fcnet_activation=activation, **shared)
     # Behind convolutions RLlib has no other fully connected layers than those of the heads.

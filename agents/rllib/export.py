@@ -8,21 +8,24 @@ inference pipeline up to rounding. The module's type decides:
 |---|---|---|
 | `DefaultDQNTorchRLModule` | DQN: double, dueling, distributional | Q-values |
 | any other feed-forward one | PPO, APPO, IMPALA, BC, MARWIL, SAC, CQL | inputs of the action distribution |
+| `DefaultPPOTorchRLModule` with an LSTM | PPO | inputs of the action distribution, and the next memory |
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import Space
 
-from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
+from policylab.agents.onnx_policy import OnnxPolicy
+from policylab.agents.recurrent_policy import NEXT, RecurrentPolicy
 from policylab.agents.rllib.connectors import action_distribution, is_q_network, observation_steps
 from policylab.agents.rllib.observation_graph import example, leaves
+from policylab.agents.rllib.recurrent import memory_examples, memory_shapes, recurrent_network
 from policylab.errors import UserError
 from policylab.extras import require
 
@@ -44,7 +47,7 @@ def export_policy(
     To export again and again as training goes on, keep a `PolicyExporter`.
 
     Args:
-        module: a single-agent `TorchRLModule` without memory, such as ``algo.get_module()``.
+        module: a single-agent `TorchRLModule`, such as ``algo.get_module()``.
         env_to_module: the env runner's `EnvToModulePipeline`.
         module_to_env: the env runner's `ModuleToEnvPipeline`.
         observation_space: of the environment itself; by default the pipeline's input, which a wrapper may have changed.
@@ -84,23 +87,27 @@ class PolicyExporter:
     def export(self, module: Any, *, env_to_module: Any, module_to_env: Any) -> OnnxPolicy:
         """Return the policy as it is now; see `export_policy`."""
         module = module.unwrapped()
-        if module.is_stateful():
-            raise UserError("a policy with memory (LSTM) cannot be exported; use a network without `use_lstm`")
+        memory = memory_shapes(module)
         raw = self._observation_space or env_to_module.input_observation_space
         acted = self._action_space or module_to_env.input_action_space
         parts = {f"observation{''.join(f'[{key!r}]' for key in path)}": (path, part) for path, part in leaves(raw)}
-        settings = OnnxSettings(
+        kind = RecurrentPolicy if memory else OnnxPolicy
+        settings = kind.Settings(
             inputs={name: path for name, (path, _) in parts.items()},
             distribution=action_distribution(module, acted, module_to_env=module_to_env, epsilon=self._epsilon),
+            **({"memory": memory} if memory else {}),
         )
-        network = _network(module, observation_steps(raw, env_to_module))
+        steps = observation_steps(raw, env_to_module)
+        network = recurrent_network(module, steps) if memory else _network(module, steps)
         numbers = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
         shapes = {name: (array.dtype, array.shape) for name, array in numbers.items()}
         if self._traced is not None and self._traced[0] == shapes:
-            return OnnxPolicy(_with_numbers(self._traced[1], numbers), settings)
-        examples = {name: example(part) for name, (_, part) in parts.items()}
-        model = _trace(network, examples, n_outputs=settings.distribution.n_outputs)
-        policy = OnnxPolicy(_with_numbers(model, numbers), settings)
+            return kind(_with_numbers(self._traced[1], numbers), settings)
+        examples = {name: example(part) for name, (_, part) in parts.items()} | memory_examples(memory)
+        model = _trace(network, examples, outputs=["outputs", *(name + NEXT for name in memory)])
+        # The exporter does not always know the sizes of what comes out.
+        _state_sizes(model, [(settings.distribution.n_outputs,), *memory.values()])
+        policy = kind(_with_numbers(model, numbers), settings)
         _check(policy, network, parts=examples)
         self._traced = (shapes, model)
         return policy
@@ -127,10 +134,14 @@ def _check(policy: OnnxPolicy, network: Any, *, parts: Mapping[str, Any]) -> Non
     }
     network.eval()
     with torch.no_grad():
-        expected = network(*(torch.from_numpy(part).to(device) for part in probe.values())).cpu().numpy()
+        expected = network(*(torch.from_numpy(part).to(device) for part in probe.values()))
     network.train(trained)
-    found = policy.compute(probe)
-    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-3):
+    wanted = [part.cpu().numpy() for part in (expected if isinstance(expected, tuple) else [expected])]
+    found = policy.all_outputs(probe)
+    if not all(
+        ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+        for ours, theirs in zip(found, wanted, strict=True)
+    ):
         raise UserError(
             f"the network {type(network.module).__name__} computes something else once exported; "
             "write its forward pass without conditions on the numbers or on the size of the batch"
@@ -176,7 +187,7 @@ def _network(module: Any, steps: list[Any]) -> Any:
     return Network().to(next(module.parameters()).device).train(module.training)
 
 
-def _trace(network: Any, examples: Mapping[str, Any], *, n_outputs: int) -> Any:
+def _trace(network: Any, examples: Mapping[str, Any], *, outputs: Sequence[str]) -> Any:
     """Return the network as an ONNX `ModelProto`, with its parameters as initializers under their own names."""
     import torch
     from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
@@ -195,8 +206,8 @@ def _trace(network: Any, examples: Mapping[str, Any], *, n_outputs: int) -> Any:
                 tuple(part.to(next(network.parameters()).device) for part in examples.values()),
                 buffer,
                 input_names=[*examples],
-                output_names=["outputs"],
-                dynamic_axes={name: {0: "n"} for name in [*examples, "outputs"]},
+                output_names=[*outputs],
+                dynamic_axes={name: {0: "n"} for name in [*examples, *outputs]},
                 opset_version=OPSET,
                 dynamo=False,
                 do_constant_folding=False,  # would merge parameters under names of their own
@@ -204,9 +215,15 @@ def _trace(network: Any, examples: Mapping[str, Any], *, n_outputs: int) -> Any:
     finally:
         for hook in hooks:
             hook.remove()
-    model = onnx.load_model_from_string(buffer.getvalue())
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = n_outputs  # the exporter does not always know
-    return model
+    return onnx.load_model_from_string(buffer.getvalue())
+
+
+def _state_sizes(model: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+    for port, shape in zip(model.graph.output, shapes, strict=True):
+        dims = port.type.tensor_type.shape.dim
+        del dims[1:]
+        for size in shape:
+            dims.add().dim_value = size
 
 
 def _free_deviation(head: Any, inputs: tuple[Any, ...], *_: Any) -> Any:

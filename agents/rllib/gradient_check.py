@@ -181,6 +181,8 @@ def _double_precision(network: Any) -> Iterator[None]:
 def _double(value: Any) -> Any:
     import torch
 
+    if isinstance(value, dict):  # the memory of a network with an LSTM
+        return {name: _double(part) for name, part in value.items()}
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, JsonValue, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    JsonValue,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from policylab.agents.rllib.algorithms import ALGORITHMS, Algorithm
 from policylab.agents.schedules import Constant, Linear, within
@@ -35,6 +43,15 @@ LearningRate = Annotated[
 ]
 
 
+class Lstm(Settings):
+    """A recurrent layer behind the hidden ones: what the policy remembers of the episode so far."""
+
+    cell_size: int = Field(default=64, ge=1, le=4096, description="numbers remembered, and as many in the cell")
+    sequence: int = Field(
+        default=20, ge=2, le=10_000, description="steps through which gradients flow back; longer episodes are cut"
+    )
+
+
 class Network(Settings):
     """The neural network: fully connected, behind a convolutional part where observations are images."""
 
@@ -54,6 +71,15 @@ class Network(Settings):
         description="share of hidden units left out at random in each gradient step; never while sampling, evaluating "
         "or serving",
     )
+
+    lstm: Lstm | None = Field(
+        default=None, description="a memory (PPO), for environments whose observations do not tell all; default: none"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``lstm`` out without one: experiments keep the hash, and agents the checkpoints, they had before."""
+        return {name: value for name, value in handler(self).items() if name != "lstm" or value is not None}
 
     @model_validator(mode="after")
     def _dropout_has_units(self) -> Self:
@@ -164,6 +190,8 @@ class RllibSettings(Settings):
             raise ValueError("`gradient_clip` and overrides.grad_clip say the same; keep the first")
         if self.network.shared and self.facts.replays:
             raise ValueError(f"`network.shared` is for PPO and IMPALA; {self.algorithm} has but one function to learn")
+        if self.network.lstm is not None and self.algorithm != "PPO":
+            raise ValueError(f"`network.lstm` is for PPO; {self.algorithm} has no memory here, remove it")
         self._fits_the_data()
         return self
 

@@ -64,7 +64,7 @@ class ModelPackages:
             if bundle.is_dir():
                 pack(bundle, archive)
             self._store.put_file(archive if bundle.is_dir() else bundle, f"{place}/model.tar.gz")
-        metrics = json.dumps(load_bundle(bundle).manifest.metrics, indent=1)
+        metrics = json.dumps(load_bundle(bundle, memory=True).manifest.metrics, indent=1)
         self._store.put_bytes(metrics.encode(), f"{place}/metrics.json")
         self._ensure_group(name)
         arn = patiently(self._service.create_model_package, **request)["ModelPackageArn"]

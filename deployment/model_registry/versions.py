@@ -73,7 +73,7 @@ def facts_of(bundle: Path) -> dict[str, str]:
     Raises:
         BundleError: the bundle is damaged.
     """
-    loaded: Bundle = load_bundle(bundle)
+    loaded: Bundle = load_bundle(bundle, memory=True)
     manifest = loaded.manifest
     lineage = manifest.lineage
     found = {

@@ -79,7 +79,7 @@ def model_data(hosting: HostingSettings, bundle: Path) -> str:
     Raises:
         BundleError: it is refused.
     """
-    return f"{hosting.s3_prefix.rstrip('/')}/models/{load_bundle(bundle).digest}/model.tar.gz"
+    return f"{hosting.s3_prefix.rstrip('/')}/models/{load_bundle(bundle, memory=True).digest}/model.tar.gz"
 
 
 def _one(hosting: HostingSettings, bundle: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def evaluate(task: Evaluate) -> dict[str, Any]:
         BundleError: the bundle is damaged.
         StorageError: the write failed.
     """
-    bundle = load_bundle(Path(task.input))
+    bundle = load_bundle(Path(task.input), memory=True)
     entry = bundle.manifest.environment
     settings = EnvSettings(id=entry.id, kwargs=entry.kwargs, max_episode_steps=entry.max_episode_steps)
     evaluator = make_evaluator(settings, bundle.policy, kind="auto", seed=task.seed)

@@ -47,7 +47,7 @@ def log_policy(client: MlflowClient, bundle: Path, *, experiment_id: str, run_id
         BundleError: the bundle is damaged.
         MlflowException: MLflow refused a call.
     """
-    digest = load_bundle(bundle).digest
+    digest = load_bundle(bundle, memory=True).digest
     name = settings.registered_model or MODEL_NAME
     _ensure_registered(client, name)
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
@@ -86,7 +86,7 @@ def _logged_model(client: MlflowClient, bundle: Path, *, experiment_id: str, run
 
 def save_policy(folder: Path, bundle: Path, *, described: Model | None = None) -> None:
     """Write the bundle as an MLflow pyfunc model into the new folder ``folder``."""
-    loaded = load_bundle(bundle)
+    loaded = load_bundle(bundle, memory=True)
     extras = "[serve]" if MODEL in loaded.manifest.files else ""  # which brings ONNX Runtime
     mlflow.pyfunc.save_model(
         str(folder),

@@ -385,7 +385,7 @@ def test_a_duplicated_array_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.update(schema_version=4), "schema version 4, this policylab reads up to version 3; install"),
+        (lambda f: f.update(schema_version=5), "schema version 5, this policylab reads up to version 4; install"),
         (lambda f: f.update(schema_version="1" * 1000), "schema version 111"),
         (lambda f: f.pop("schema_version"), "has no schema_version"),
         (lambda f: f.pop("golden"), "golden: Field required"),
@@ -456,7 +456,7 @@ def test_altered_metrics_and_duplicate_keys_are_refused(folder: Path) -> None:
     (folder / "manifest.json").write_text(text.replace("0.74", "0.99"))
     refused(folder, "manifest.json was altered: its digest does not match")
     (folder / "manifest.json").write_text(
-        text.replace('"schema_version": 3', '"schema_version": 3, "schema_version": 3')
+        text.replace('"schema_version": 4', '"schema_version": 4, "schema_version": 4')
     )
     refused(folder, "manifest.json was altered")
 

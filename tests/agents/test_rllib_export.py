@@ -260,9 +260,12 @@ def test_exporting_again_replaces_numbers_and_equals_tracing_again() -> None:
         assert np.abs(again.outputs(observations[:20]) - learned).max() > 1e-2
 
 
-def test_a_policy_with_memory_is_refused() -> None:
+def test_a_memory_of_another_kind_than_rllibs_is_refused() -> None:
+    import torch
+
     one = rllib("PPO", STATE, PUSH, use_lstm=True)
-    with pytest.raises(UserError, match=r"memory \(LSTM\) cannot be exported"):
+    one.module.encoder.actor_encoder = torch.nn.GRU(4, 4)
+    with pytest.raises(UserError, match="memory of the network DefaultPPOTorchRLModule cannot be exported"):
         export_policy(one.module, **one.pipelines)
 
 

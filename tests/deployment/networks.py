@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from policylab.agents.action_distributions import Distribution
 from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
+from policylab.agents.recurrent_policy import RecurrentPolicy, RecurrentSettings
 from policylab.seeding import generator
 
 
@@ -47,6 +48,28 @@ def dense_network(sizes: tuple[int, ...], distribution: Distribution, *, seed: i
             entered = f"h{i}"
     entry = helper.make_tensor_value_info("observation", TensorProto.FLOAT, ["n", sizes[0]])
     return _policy(nodes, entry, numbers=numbers, distribution=distribution)
+
+
+def summing_network(n_inputs: int, distribution: Distribution) -> RecurrentPolicy:
+    """Return the network whose outputs are weights times the sum of the observations of the episode so far."""
+    weights = generator(0, "summing").normal(size=(n_inputs, distribution.n_outputs)).astype(np.float32)
+
+    def port(name: str, size: int) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size])
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["observation", "sum"], ["sum_next"]),
+            helper.make_node("MatMul", ["sum_next", "weights"], ["outputs"]),
+        ],
+        "policy",
+        [port("observation", n_inputs), port("sum", n_inputs)],
+        [port("outputs", distribution.n_outputs), port("sum_next", n_inputs)],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    settings = RecurrentSettings(inputs={"observation": ()}, distribution=distribution, memory={"sum": (n_inputs,)})
+    return RecurrentPolicy(model.SerializeToString(), settings)
 
 
 def _policy(nodes: list[Any], entry: Any, *, numbers: dict[str, Any], distribution: Distribution) -> OnnxPolicy:

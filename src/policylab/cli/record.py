@@ -15,7 +15,7 @@ def record(arguments: argparse.Namespace) -> int:
     from policylab.experiments.recording import record as play
 
     found = play(
-        load_bundle(Path(arguments.bundle)),
+        load_bundle(Path(arguments.bundle), memory=True),
         Path(arguments.out),
         episodes=arguments.episodes,
         seed=arguments.seed,

@@ -192,6 +192,7 @@ def test_settings_that_do_nothing_are_refused(make):
     ("algorithm", "env", "given"),
     [
         ("PPO", CARTPOLE, {"network": {"hidden": [8], "dropout": 0.3, "shared": True}, "l1": 1e-2, "l2": 1e-2}),
+        ("PPO", CARTPOLE, {"network": {"hidden": [8], "lstm": {"cell_size": 4, "sequence": 5}}, "l2": 1e-2}),
         ("DQN", CARTPOLE, {}),
         ("SAC", PENDULUM, {"l2": 1e-2}),
     ],

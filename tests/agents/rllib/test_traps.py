@@ -12,19 +12,27 @@
 | the filter is lost with remote runners; ids are unknown to them | test_remote |
 | policies without filter and rescaling | test_training, tests/agents/test_rllib_export.py |
 | n-step replay drops the ends of episodes | test_n_step |
+| RLlib pins gymnasium, and pip silently downgrades a newer one | here |
+| what is learned is shown by no test, or by a bound below the floor | test_training, test_learning, test_recurrent |
 | evaluation is skipped, old names of fault tolerance, all algorithms imported, truncation taken for an end | here |
 """
 
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import requires
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from policylab.agents.rllib.extension import MODULE
 from policylab.envs.settings import EnvSettings
 from policylab.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
 
 
 class Growing(gym.Env):
@@ -119,6 +127,19 @@ def test_evaluation_is_our_own(make):
 def test_what_would_be_ignored_is_refused(make, name, message):
     with pytest.raises(ConfigError, match=rf"agent\.overrides\.{name}: .*{message}"):
         make(overrides={name: 1})
+
+
+def test_the_extra_says_which_gymnasium_rllib_brings():
+    """`ray[rllib]` pins it, and pip would replace a newer one without a word: the extra itself asks for that one."""
+    theirs = [Requirement(text) for text in requires("ray") or ()]
+    pinned = {
+        str(one.specifier)
+        for one in theirs
+        if one.name == "gymnasium" and one.marker is not None and one.marker.evaluate({"extra": "rllib"})
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ours = [Requirement(text) for text in project["optional-dependencies"]["rllib"]]
+    assert {str(one.specifier) for one in ours if one.name == "gymnasium"} == pinned != set()
 
 
 def test_runners_that_die_are_replaced(make):
