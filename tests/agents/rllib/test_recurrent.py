@@ -66,8 +66,10 @@ def test_the_exported_policy_is_rllibs_own_over_whole_episodes(
 
     env = EnvSettings(id=env_id)
     agent = make(env=env, network={**LSTM, "shared": shared}, **given)
+    untrained = agent.policy()
     agent.learn(200)
     policy, module = agent.policy(), agent._learner.module.unwrapped()
+    assert policy.model != untrained.model
     pieces = agent._learner.env_to_module.connectors
     filters = [piece._filters[None] for piece in pieces if type(piece).__name__ == "MeanStdFilter"]
     space = make_env(env).observation_space
