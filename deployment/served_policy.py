@@ -79,8 +79,7 @@ class Choice(NamedTuple):
     log_propensity: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """The choices of one request, and what the policy remembers after them, if it has a memory."""
 
     choices: Sequence[Choice]
