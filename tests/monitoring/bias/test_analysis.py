@@ -169,3 +169,13 @@ def test_the_command_measures_compares_and_writes(run: Callable[..., str], tmp_p
     }  # fmt: skip
     other = ("--facet", "department=x", "--label", "hired=1", "--baseline", "base/analysis.json")
     assert "holds no metrics of the facet department=x" in run("monitor", "bias", "good.parquet", *other, code=2)
+
+
+def test_the_baseline_s_own_error_widens_what_is_allowed() -> None:
+    found = analyse(people(0, gap=0.3), QUESTION)
+    dpl = next(metric for metric in found.metrics if metric.name == "DPL")
+    beyond = abs(dpl.value) - 3.0 * dpl.std_error
+    alone = dataclasses.replace(found, metrics=(dpl,))
+    assert violations(alone, {"DPL": beyond})
+    assert violations(alone, {"DPL": beyond}, errors={"DPL": 0.1 * dpl.std_error})
+    assert not violations(alone, {"DPL": beyond}, errors={"DPL": 2.0 * dpl.std_error})
