@@ -101,6 +101,7 @@ class History:
         reported: (trial, seed) of every report that advanced a run, in order; forks begin with one.
         spent: resource used in all.
         saved: resource that resuming from checkpoints did not have to spend again.
+        failures: runs that failed since the last report of any.
     """
 
     def __init__(self, *, max_resource: int) -> None:
@@ -111,6 +112,7 @@ class History:
         self.reported: list[tuple[int, int]] = []
         self.spent = 0
         self.saved = 0
+        self.failures = 0
 
     def decide(self, decision: Decision) -> None:
         """Apply a decision."""
@@ -164,6 +166,7 @@ class History:
         before, resource = run.resource, min(resource, run.until)
         if resource > before:
             self.spent += resource - before
+            self.failures = 0
             self.reported.append((trial, seed))
             run.curve[resource] = value
             n = len(run.curve)
@@ -184,6 +187,7 @@ class History:
         self.under_way.pop((trial, seed), None)
         if error is not None:
             run.state = RunState.FAILED
+            self.failures += 1
         elif run.state is RunState.RUNNING:
             run.state = RunState.PAUSED
 

@@ -50,6 +50,10 @@ class Limits(Settings):
     )
     not_improving: NotImproving | None = None
     convergence: Convergence | None = None
+    failures: int = Field(
+        default=20, ge=1, description="runs in a row that may fail without a report of any; what fails at once costs "
+        "no steps, and a search would never end"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _steps_have_a_price(self) -> Limits:
@@ -59,9 +63,10 @@ class Limits(Settings):
 
     @model_serializer(mode="wrap")
     def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave ``convergence`` out where there is none: hashes and logs are then what they were before there was."""
+        """Leave later fields out at their defaults: hashes and logs are then what they were before there were any."""
+        later = {name: type(self).model_fields[name].default for name in ("convergence", "failures")}
         data: dict[str, Any] = serialize(self)
-        return {name: value for name, value in data.items() if name != "convergence" or value is not None}
+        return {name: value for name, value in data.items() if name not in later or value != later[name]}
 
     @property
     def need_values(self) -> bool:
@@ -81,6 +86,8 @@ class Limits(Settings):
             return f"limits.cost: {history.spent * self.cost_per_step:g} of {self.cost:g} spent"
         if self.wall_clock_s is not None and elapsed_s >= self.wall_clock_s:
             return f"limits.wall_clock_s: {elapsed_s:.0f} of {self.wall_clock_s:g} s used"
+        if history.failures >= self.failures:
+            return f"limits.failures: {history.failures} runs in a row failed"
         if not self.need_values:
             return None
         means = _finished(history)

@@ -271,6 +271,8 @@ def _lost_limits(job: TuningJob) -> list[str]:
             f"limits.not_improving.threshold {limits.not_improving.threshold:g}: SageMaker has its own, 1 % "
             "according to the API reference, any improvement according to the guide"
         )
+    if "failures" in limits.model_fields_set:
+        lost.append(f"limits.failures {limits.failures}: SageMaker decides by itself when too many jobs have failed")
     if limits.convergence is not None:
         lost.append(f"limits.convergence of {limits.convergence.trials} trials: SageMaker has a rule of its own")
     return lost

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from policylab.tuning import History, Limits, tune
+from policylab.tuning import History, Limits, Task, tune
 from policylab.tuning.decisions import Start
 
 SPACE = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 10.0}}}
@@ -125,3 +125,25 @@ def test_without_convergence_limits_are_written_as_before_there_was_such_a_rule(
     written = Limits(trials=3, convergence={"trials": 5}).model_dump(mode="json")  # type: ignore[arg-type]
     assert written["convergence"] == {"trials": 5, "threshold": 0.01}
     assert Limits.model_validate(written).convergence is not None
+
+
+def test_a_search_in_which_nothing_works_ends_though_nothing_is_spent() -> None:
+    def broken(task: Task) -> float:
+        raise ValueError("no such environment")
+
+    found = tune(broken, SPACE, searcher="random", scheduler="fixed", limits={"steps": 100, "failures": 7})
+    assert found.reason == "limits.failures: 7 runs in a row failed"
+    assert [trial.failed for trial in found.trials] == ["ValueError: no such environment"] * 7
+
+
+def test_failures_between_which_something_works_do_not_end_a_search() -> None:
+    def often_broken(task: Task) -> float:
+        if task.configuration["x"] > 3.0:
+            raise ValueError("out of range")
+        return 1.0
+
+    found = tune(often_broken, SPACE, searcher="random", scheduler="fixed", limits={"trials": 60, "failures": 20})
+    assert found.reason == "limits.trials: 60 configurations tried"
+    assert sum(trial.failed is not None for trial in found.trials) > 20
+    assert "failures" not in Limits(trials=1).model_dump()
+    assert Limits(trials=1, failures=3).model_dump()["failures"] == 3
