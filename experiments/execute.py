@@ -307,6 +307,10 @@ class RunExecution:
             value, episodes, measure = final.value, list(final.episode_returns), self.evaluator.measure
             if self.agent.stochastic:
                 drawn = self.evaluator(policy, episodes=n_episodes, stochastic=True).value
+        if odd := [one for one in (value, drawn, *(episodes or ())) if one is not None and not math.isfinite(one)]:
+            raise RunError(
+                f"{self.folder}: a return is {odd[0]}; the environment gave a reward that is no finite number"
+            )
         result = RunResult(
             steps=self.agent.steps,
             episodes=self.rows[-1].episodes,

@@ -86,7 +86,11 @@ def schedule_document(history: History, trial: int | None) -> list[dict[str, Any
 
 
 def saved_by_stopping(history: History) -> int:
-    """Return what runs that were not taken to a full training have left unused; a fork uses what another left."""
+    """Return what runs that were not taken to a full training have left unused; a fork uses what another left.
+
+    Those that failed have saved nothing.
+    """
     runs = [run for _, run in history.runs()]
-    left = sum(history.max_resource - run.resource for run in runs if run.state is not RunState.RUNNING)
+    ended = (run for run in runs if run.state not in (RunState.RUNNING, RunState.FAILED))
+    left = sum(history.max_resource - run.resource for run in ended)
     return left - sum(history.max_resource - run.origin for run in runs if run.origin)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import queue
 import threading
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,13 +18,16 @@ from policylab.experiments.execute import Stopped, execute, newest_checkpoint
 from policylab.experiments.packaging import package_run
 from policylab.runspec import ReportRow
 
+LEAVE_S = 60.0
+"""From the end of the input to the end of the process, whatever the run does: its parent may be gone."""
 logger = logging.getLogger(__name__)
 
 
 def serve(commands: IO[str], events: IO[str]) -> None:
     """Execute the runs that ``commands`` names until it ends; write what happens to ``events``.
 
-    The end of ``commands`` (the parent closed it, or died) makes the current run save and stop.
+    The end of ``commands`` (the parent closed it, or died) makes the current run save and stop. One that has not within
+    `LEAVE_S` seconds, as it hangs, ends with the process.
     """
     inbox = _Inbox(commands)
     while (command := inbox.runs.get()) is not None:
@@ -51,6 +56,8 @@ class _Inbox(threading.Thread):
         self._closed = True
         self.stop.set()
         self.runs.put(None)
+        time.sleep(LEAVE_S)  # a daemon thread: a worker that can leaves meanwhile
+        os._exit(1)
 
     def begin(self) -> None:
         """Forget a stop meant for an earlier run, but never the end of the input."""

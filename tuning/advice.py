@@ -85,9 +85,10 @@ def _dimensions(space: Space, n: int | None) -> Iterator[str]:
     dimensions = len(space.parameters)
     if n is not None and n < CONFIGURATIONS_PER_PARAMETER * dimensions:
         most = max(1, n // CONFIGURATIONS_PER_PARAMETER)
+        fewer = f"search the {most} that matter most, or " if most < dimensions else ""
         yield (
-            f"{dimensions} hyperparameters are too many for {n} configurations: search the {most} that matter most, "
-            f"or give {CONFIGURATIONS_PER_PARAMETER * dimensions} configurations or more"
+            f"{dimensions} hyperparameter{'s are' if dimensions > 1 else ' is'} too many for {n} configurations: "
+            f"{fewer}give {CONFIGURATIONS_PER_PARAMETER * dimensions} configurations or more"
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from policylab.attempts import Attempts, Failure
+from policylab.errors import UserError
 from policylab.files import copy_folder
 from policylab.tuning.decisions import Configuration
 
@@ -117,10 +118,11 @@ class Caller:
         task = Task(job.configuration, job.seed, job.resource, job.until, checkpoint)
         value = 0.0
         try:
-            for resource, reported in _reports(self._objective(task), until=job.until):
-                value = float(reported)
+            for resource, value in _reports(self._objective(task), until=job.until):
                 at = {"trial": job.trial, "seed": job.seed}
-                yield {"event": "report", **at, "resource": int(resource), "value": value}
+                yield {"event": "report", **at, "resource": resource, "value": value}
+        except UserError as error:
+            yield Failure(str(error))
         except Exception as error:  # the objective is foreign code
             yield Failure.of(error)
         else:
@@ -190,5 +192,28 @@ def _reason(failed: Failure | None) -> dict[str, str | None]:
     return dataclasses.asdict(failed)
 
 
-def _reports(answer: float | Iterable[tuple[int, float]], *, until: int) -> Iterable[tuple[int, float]]:
-    return answer if isinstance(answer, Iterable) else [(until, float(answer))]
+def _reports(answer: Any, *, until: int) -> Iterator[tuple[int, float]]:
+    """Yield what an objective answered.
+
+    Raises:
+        UserError: it is neither a number nor (resource, value) reports.
+    """
+    if (value := _number(answer)) is not None:
+        yield until, value
+        return
+    rule = "an objective returns its value, a number, or yields (resource, value)"
+    if isinstance(answer, str) or not isinstance(answer, Iterable):
+        raise UserError(f"{rule}, got {answer!r:.80}")
+    for report in answer:
+        pair = [_number(one) for one in report] if isinstance(report, Sequence) else []
+        if len(pair) != 2 or pair[0] is None or pair[1] is None:
+            raise UserError(f"{rule}, got {report!r:.80}")
+        yield int(pair[0]), pair[1]
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, an array or tensor of one, as a float; None for anything else."""
+    try:
+        return None if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError):
+        return None

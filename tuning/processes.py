@@ -117,7 +117,9 @@ class ProcessBackend:
                     call.ended = True
         except (EOFError, OSError):  # it ended, perhaps in the middle of a message
             call.process.join(timeout=1.0)
-            call.failed, call.lost, call.ended = Failure(f"its process died (exit {call.process.exitcode})"), True, True
+            code = call.process.exitcode
+            how = f"exit {code}" if code is None or code >= 0 else f"killed by signal {-code}"
+            call.failed, call.lost, call.ended = Failure(f"its process died ({how})"), True, True
         if not call.ended and time.monotonic() >= call.deadline:
             assert call.process.pid is not None
             call.failed = Failure(self._attempts.overdue, call.stacks.ask(call.process.pid))

@@ -89,7 +89,11 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
     """
     space = validated(Space, space, source="space")
     limits = validated(Limits, limits, source="limits")
+    if not isinstance(execution, Execution | Mapping | None):
+        raise ConfigError(f"execution holds settings, such as {{'workers': 2}}, got {execution!r:.60}")
     execution = validated(Execution, execution or {}, source="execution")
+    if not callable(objective):
+        raise ConfigError(f"the objective must be callable, got {objective!r:.60}")
     if mode not in ("max", "min"):
         raise ConfigError(f"mode must be 'max' or 'min', got {mode!r}")
     chosen = component(SEARCHERS, searcher), component(SCHEDULERS, scheduler)

@@ -95,6 +95,7 @@ class QualityCheck:
         n_tested: constrained columns, and one for the pairs if there are any: they share the false-alarm rate.
         false_discovery_rate: that was asked for instead; None without.
         pairs: columns of numbers that were compared in how they go together.
+        notes: what could not be compared, and why.
     """
 
     violations: tuple[Violation, ...]
@@ -104,6 +105,13 @@ class QualityCheck:
     n_tested: int = 0
     false_discovery_rate: float | None = None
     pairs: tuple[PairCheck, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+APART = (
+    "correlations are not compared: baseline and window have no normal scores in common, as profiles that were made "
+    "apart from each other, of few rows or by an earlier version; make the profiles of parts with one baseline"
+)
 
 
 def check(
@@ -121,7 +129,8 @@ def check(
         return QualityCheck((), (), baseline.n_rows, 0)  # no data is a status of its own, not missing columns
     known = {feature.name for feature in constraints.features}
     names = {} if window.pairs.scores is None else dict.fromkeys(window.pairs.scores.names)
-    n_tested = len(known) + (len(names) > 1 and window.pairs.scores == baseline.pairs.scores)
+    scored = len(names) > 1 and window.pairs.scores == baseline.pairs.scores
+    n_tested = len(known) + scored
     rate = false_alarm_rate / max(1, n_tested)
     q = constraints.monitoring_config.false_discovery_rate
     checked = [(feature, constraints.config_of(feature)) for feature in constraints.features]
@@ -163,7 +172,17 @@ def check(
                 violations.append(Violation(name, "extra_column_check", description))
     broken = [one for one in pairs if _apart(one, _pair_threshold(one, thresholds), false_discovery_rate=q)]
     violations += [Violation(name, "correlation_drift_check", description) for name, description in told(broken)]
-    return QualityCheck(tuple(violations), tuple(columns.values()), baseline.n_rows, window.n_rows, n_tested, q, pairs)
+    n_numeric = sum(column.n_numbers > 0 for column in baseline.columns.values())
+    return QualityCheck(
+        tuple(violations),
+        tuple(columns.values()),
+        baseline.n_rows,
+        window.n_rows,
+        n_tested,
+        q,
+        pairs,
+        notes=() if scored or n_numeric < 2 else (APART,),
+    )
 
 
 def _pair_thresholds(checked: Sequence[tuple[FeatureConstraints, MonitoringConfig]]) -> dict[str, float]:

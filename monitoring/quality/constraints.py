@@ -9,6 +9,7 @@ read: ``monitoringConfigOverrides`` of the guide, which is written too, and ``mo
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -151,6 +152,12 @@ def with_false_discovery_rate(constraints: Constraints, rate: float) -> Constrai
     """Return the same constraints, judged together at a false-discovery rate."""
     config = constraints.monitoring_config.model_copy(update={"false_discovery_rate": rate})
     return constraints.model_copy(update={"monitoring_config": config})
+
+
+def of_columns(constraints: Constraints, names: Collection[str]) -> Constraints:
+    """Return the constraints of some columns alone."""
+    features = tuple(feature for feature in constraints.features if feature.name in names)
+    return constraints.model_copy(update={"features": features})
 
 
 def document(constraints: Constraints) -> dict[str, Any]:

@@ -111,9 +111,11 @@ def told(drifted: Sequence[PairCheck]) -> Iterator[tuple[str, str]]:
         column, _ = counts.most_common(1)[0]
         own = sorted((one for one in left if column in one.names), key=lambda one: -one.change.value)
         left = [one for one in left if column not in one.names]
-        parts = [f"with {_other(one, column)} from {one.baseline:.4g} to {one.window:.4g}" for one in own[:MAX_TOLD]]
+        parts = [
+            f"with {_other(one, column)}: {one.window:.4g} instead of {one.baseline:.4g}" for one in own[:MAX_TOLD]
+        ]
         more = f", and with {len(own) - MAX_TOLD} others" if len(own) > MAX_TOLD else ""
-        yield column, f"The correlation changed {', '.join(parts)}{more}"
+        yield column, f"The correlation has changed, {', '.join(parts)}{more}"
 
 
 def _other(pair: PairCheck, column: str) -> str:

@@ -38,6 +38,7 @@ def as_document(found: QualityCheck) -> dict[str, Any]:
         "false_discovery_rate": found.false_discovery_rate,
         "violations": [dataclasses.asdict(violation) for violation in found.violations],
         "columns": [_column(column) for column in found.columns],
+        "notes": list(found.notes),
         "n_pairs": len(found.pairs),
         "pairs": [
             {**dataclasses.asdict(one), "beyond_chance": one.change.beyond_chance} for one in most_changed(found)
@@ -76,6 +77,7 @@ def html(found: QualityCheck) -> str:
     lead = f"<p class='lead'>{escaped(status(found))}: {rows} against a baseline of {baseline}.{control}</p>"
     broken = [(v.feature_name, v.constraint_check_type, v.description) for v in found.violations]
     notes = [(column.name, note) for column in found.columns for note in column.notes]
+    notes += [(NOTHING, note) for note in found.notes]
     return page(
         "Data quality",
         [

@@ -99,8 +99,8 @@ def test_the_display_has_leaders_intervals_budget_savings_and_time_left() -> Non
     assert "[" not in lines[3]  # one seed has no interval
     assert "learning_rate=0.1" in lines[2]
     assert "configurations 5 of 6, 1 running (*), 1 failed" in text
-    # 4 runs of 1000 steps and 2 of 100; dropped at 100 of 1000, failed at 0 of 1000; 100 resumed.
-    assert "steps 4.2k of about 10k; saved 1.9k by stopping, 100 by resuming" in text
+    # 4 runs of 1000 steps and 2 of 100; dropped at 100 of 1000; what failed saved nothing; 100 resumed.
+    assert "steps 4.2k of about 10k; saved 900 by stopping, 100 by resuming" in text
     assert "42%" in text
     assert "elapsed 0:10, about 0:14 left" in text  # 4200 steps took 10 s, 5800 are left
 

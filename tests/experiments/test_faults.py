@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -192,3 +194,21 @@ def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path, kind: str) -> No
 def test_what_needs_processes_is_refused_in_one(tmp_path: Path, launcher: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         experiment(tmp_path, {"kind": "inline", **launcher})
+
+
+def test_a_worker_that_hangs_ends_some_time_after_its_parent(tmp_path: Path) -> None:
+    hangs = (
+        "import sys, time\n"
+        "from policylab.experiments import worker\n"
+        "worker.LEAVE_S = 0.5\n"
+        "worker.execute = lambda *_, **__: time.sleep(600)\n"  # whatever is asked of it, as a step that never returns
+        "worker.serve(sys.stdin, sys.stdout)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", hangs], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps({"run": str(tmp_path)}).encode() + b"\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["event"] == "progress", "the run has begun"
+        process.stdin.close()
+        assert process.wait(timeout=60) == 1

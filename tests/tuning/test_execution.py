@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from policylab.cli.main import main
@@ -221,3 +222,31 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("abc", "an objective returns its value, a number, or yields (resource, value), got 'abc'"),
+        (None, "an objective returns its value, a number, or yields (resource, value), got None"),
+        ([("a", 1)], "an objective returns its value, a number, or yields (resource, value), got ('a', 1)"),
+        (np.zeros(2), "an objective returns its value, a number, or yields (resource, value), got "),
+    ],
+    ids=["text", "nothing", "pair of no numbers", "array"],
+)
+def test_what_is_no_value_is_told_in_a_sentence(answer: Any, told: str) -> None:
+    found = tune(lambda task: answer, SPACE, searcher="random", limits={"trials": 1})
+    assert (found.trials[0].failed or "").startswith(told)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), 1, True], ids=str)
+def test_whatever_is_a_number_is_a_value(value: Any) -> None:
+    found = tune(lambda task: value, SPACE, searcher="random", limits={"trials": 1})
+    assert found.best.value == float(value)
+
+
+def test_what_cannot_be_an_objective_or_its_execution_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match="the objective must be callable, got 3"):
+        tune(3, SPACE, limits={"trials": 1})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"execution holds settings, such as \{'workers': 2\}, got 'local'"):
+        tune(lambda task: 1.0, SPACE, limits={"trials": 1}, execution="local")  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ def check(arguments: argparse.Namespace) -> int:
     from policylab.monitoring.quality import report
     from policylab.monitoring.quality.check import check as compare
     from policylab.monitoring.quality.check import violations_document
-    from policylab.monitoring.quality.constraints import read_constraints, with_false_discovery_rate
+    from policylab.monitoring.quality.constraints import of_columns, read_constraints, with_false_discovery_rate
 
     rate = _share(arguments.false_alarm_rate, option="--false-alarm-rate")
     folder, out = Path(arguments.baseline), Path(arguments.out)
@@ -61,7 +61,10 @@ def check(arguments: argparse.Namespace) -> int:
     if arguments.false_discovery_rate is not None:
         share = _share(arguments.false_discovery_rate, option="--false-discovery-rate")
         constraints = with_false_discovery_rate(constraints, share)
-    window = profile_of(map(Path, arguments.data), columns=_names(arguments.columns), like=reference)
+    names = _names(arguments.columns)
+    if names:
+        constraints = of_columns(constraints, names)
+    window = profile_of(map(Path, arguments.data), columns=names, like=reference)
     found = compare(window, reference, constraints=constraints, false_alarm_rate=rate)
     document = report.as_document(found)
     _write_profile(out, window)
@@ -255,7 +258,8 @@ def _text(found: QualityCheck, out: Path) -> str:
     summary = f"{status(found)}: {found.n_window:,} rows against {found.n_baseline:,}; report in {out}"
     changed = [pair_cells(one) for one in most_changed(found) if one.change.beyond_chance][:MAX_SHOWN]
     pairs = [columns([list(PAIR_HEAD), *([_plain(cell) for cell in row] for row in changed)])] if changed else []
-    return "\n".join([columns(rows), *pairs, *lines, summary])
+    notes = [f"note: {note}" for note in found.notes]
+    return "\n".join([columns(rows), *pairs, *lines, *notes, summary])
 
 
 def _plain(text: str) -> str:

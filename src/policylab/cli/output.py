@@ -25,9 +25,15 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     a     1
     long  22
     """
+    rows = [[_one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
+
+
+def _one_line(text: str) -> str:
+    """Return text without control characters, which a terminal would obey; what others wrote may hold any."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
 def configuration_text(configuration: Mapping[str, Any]) -> str:
@@ -54,14 +60,16 @@ def bests_rows(found: Mapping[str, Any]) -> list[list[str]]:
 
     >>> best = {"study": "first_try", "value": 0.81, "n_seeds": 3, "configuration": {"agent.learning_rate": 0.5}}
     >>> bests_rows({"bests": [best], "comparable": True})
-    [['overall best', '0.81 on 3 seeds in first_try: learning_rate=0.5']]
+    [['best of first_try', '0.81 on 3 seeds: learning_rate=0.5'], ['overall best', 'that of first_try']]
     >>> bests_rows({"bests": [best], "comparable": False})
     [['best of first_try', '0.81 on 3 seeds, on its own data: learning_rate=0.5']]
     """
     bests = found.get("bests") or []
+    where = "" if found.get("comparable") else ", on its own data"
+    rows = [[f"best of {best['study']}", _best_text(best, where)] for best in bests if best["study"]]
     if found.get("comparable"):
-        return [["overall best", _best_text(best, f" in {best['study'] or 'this study'}")] for best in bests[:1]]
-    return [[f"best of {best['study']}", _best_text(best, ", on its own data")] for best in bests if best["study"]]
+        rows += [["overall best", f"that of {best['study'] or 'this study'}"] for best in bests[:1]]
+    return rows
 
 
 def _best_text(best: Mapping[str, Any], where: str) -> str:
