@@ -83,8 +83,11 @@ class CaptureSettings(Settings):
     queue: int = Field(
         default=10_000, ge=1, le=1_000_000, description="decisions that may wait for the disk; more are dropped"
     )
-    write_s: float = Field(
-        default=10.0, ge=0.2, le=3600.0, description="of Parquet: seconds after which what was decided becomes a file"
+    write_s: float | None = Field(
+        default=None,
+        ge=0.2,
+        le=3600.0,
+        description="of Parquet: seconds after which what was decided becomes a file; default: 10",
     )
     max_file_bytes: int = Field(default=16 * 2**20, ge=1024, description="size at which a new file is begun")
     max_disk_use: float = Field(
@@ -93,7 +96,7 @@ class CaptureSettings(Settings):
 
     @model_validator(mode="after")
     def _files_in_time(self) -> Self:
-        if "write_s" in self.model_fields_set and self.format != "parquet":
+        if self.write_s is not None and self.format != "parquet":
             raise ValueError("write_s is of format: parquet; lines are written every 0.2 s, remove it")
         return self
 

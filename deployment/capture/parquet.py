@@ -23,6 +23,7 @@ from policylab.deployment.capture.format import CAPTURED_PARQUET, CapturedDecisi
 from policylab.errors import UserError
 from policylab.extras import require
 
+WRITE_S = 10.0
 MAX_ROWS = 10_000
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class ParquetFiles:
         MissingExtraError: pyarrow is absent.
     """
 
-    def __init__(self, folder: Path, *, write_s: float = 10.0) -> None:
+    def __init__(self, folder: Path, *, write_s: float = WRITE_S) -> None:
         self.folder = folder
         self.write_s = write_s
         self.n_waiting_bytes = 0  # rows are not bytes yet: they are no reason to write lines earlier

@@ -24,7 +24,7 @@ from policylab.deployment.capture.format import (
     reward_line,
 )
 from policylab.deployment.capture.line_file import LineFile
-from policylab.deployment.capture.parquet import ParquetFiles
+from policylab.deployment.capture.parquet import WRITE_S, ParquetFiles
 from policylab.deployment.decision import Decision
 from policylab.deployment.endpoint import CaptureSettings
 from policylab.deployment.fleet import Candidate, Fleet, Shadow
@@ -80,7 +80,7 @@ class Recorder:
         self._files: dict[str, LineFile | ParquetFiles] = {}
         if settings is not None and settings.format == "parquet":
             place = settings.folder / CAPTURED_PARQUET / endpoint
-            self._files[CAPTURED_PARQUET] = ParquetFiles(place, write_s=settings.write_s)
+            self._files[CAPTURED_PARQUET] = ParquetFiles(place, write_s=settings.write_s or WRITE_S)
         self._disk_checked = -math.inf
         self._disk_full = False
         self._thread = threading.Thread(target=self._run, name=f"recorder-{endpoint}", daemon=True)

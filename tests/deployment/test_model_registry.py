@@ -98,15 +98,15 @@ def test_the_package_names_what_lies_in_s3_and_its_request_is_valid(aws, bundles
     import boto3
 
     sent = []
-    plain = boto3.client
+    plain = boto3.Session.client
 
-    def capturing(service, **options):
-        made = plain(service, **options)
+    def capturing(session, service, **options):
+        made = plain(session, service, **options)
         event = "before-parameter-build.sagemaker.CreateModelPackage"
         made.meta.events.register(event, lambda params, **_: sent.append(json.loads(json.dumps(params))))
         return made
 
-    monkeypatch.setattr(boto3, "client", capturing)
+    monkeypatch.setattr(boto3.Session, "client", capturing)
     pack(bundles[0], tmp_path / "model.tar.gz")
     command = ["registry", "register", str(tmp_path / "model.tar.gz"), "--name", "lake", "--registry", "sagemaker"]
     assert main([*command, "--s3-prefix", PREFIX, "--image", IMAGE]) == 0

@@ -86,6 +86,8 @@ def test_what_was_decided_becomes_a_file_after_the_time_that_was_set(bundles: di
         assert [one.observation for one in read_captured(tmp_path, endpoint="lake")] == [3]
     with pytest.raises(ValidationError, match="write_s is of format: parquet; lines are written"):
         CaptureSettings(folder=tmp_path, write_s=1.0)
+    lines = CaptureSettings(folder=tmp_path)
+    assert CaptureSettings.model_validate(lines.model_dump()) == lines, "what a worker process is told is valid"
 
 
 def test_a_damaged_file_is_told_by_its_name(bundles: dict[str, Path], tmp_path: Path) -> None:
