@@ -2,9 +2,9 @@
 
 A round takes some runs, in turn, some marks further: compiled training on several threads at once, then all policies of
 the round in one exact evaluation, then the files. A run goes so far in a round that its training outweighs its writing;
-a short one goes to its end. Files are written one after the other: threads that wait for the disk also wait for the one
-interpreter, which took more processor time and no less of the clock's. Each run leaves the bytes that
-`policylab.experiments.execute.execute` leaves, ``cost.jsonl`` aside.
+a short one goes to its end. A few threads write the files of different runs and wait for the disk side by side; more of
+them only wait for the one interpreter. Each run leaves the bytes that `policylab.experiments.execute.execute` leaves,
+``cost.jsonl`` aside.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ PIECE_S = 0.02
 MAX_ACTIONS = 20_000_000
 """Most actions, policies times states, that one round keeps."""
 
+N_WRITERS = 4
+"""Threads that write files; more of them gain nothing."""
+
 Event = tuple[Path, dict[str, Any]]
 
 
@@ -59,6 +62,7 @@ class Batch:
         self._n_runs = n_threads
         self._n_threads = n_threads
         self._trainers = ThreadPoolExecutor(n_threads)
+        self._writers = ThreadPoolExecutor(N_WRITERS)
         self._round: _Round | None = None
 
     def __enter__(self) -> Self:
@@ -66,6 +70,7 @@ class Batch:
 
     def __exit__(self, *_: object) -> None:
         self._trainers.shutdown()
+        self._writers.shutdown()
         for member in self._members.values():
             member.close()
 
@@ -98,7 +103,7 @@ class Batch:
         for folder in stopping():
             if folder in self._members:
                 self._members[folder].run.stop.set()
-        events = [event for member in self._due(round_) for event in self._write(member)]
+        events = [event for found in self._writers.map(self._write, self._due(round_)) for event in found]
         for folder, event in events:
             if event["event"] != "progress":
                 self._members.pop(folder).close()
