@@ -89,11 +89,7 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
     """
     space = validated(Space, space, source="space")
     limits = validated(Limits, limits, source="limits")
-    if not isinstance(execution, Execution | Mapping | None):
-        raise ConfigError(f"execution holds settings, such as {{'workers': 2}}, got {execution!r:.60}")
-    execution = validated(Execution, execution or {}, source="execution")
-    if not callable(objective):
-        raise ConfigError(f"the objective must be callable, got {objective!r:.60}")
+    execution = _execution(execution, objective)
     if mode not in ("max", "min"):
         raise ConfigError(f"mode must be 'max' or 'min', got {mode!r}")
     chosen = component(SEARCHERS, searcher), component(SCHEDULERS, scheduler)
@@ -150,6 +146,19 @@ def component(registry: Registry, given: Component) -> Any:
     data = {"kind": given} if isinstance(given, str) else dict(given)
     model = registry.load(str(data.get("kind", ""))).Settings
     return validated(model, data, source=registry.concept)
+
+
+def _execution(given: Execution | Mapping[str, Any] | None, objective: Objective) -> Execution:
+    """Return how ``objective`` is called.
+
+    Raises:
+        ConfigError: it cannot be called, or not so.
+    """
+    if not callable(objective):
+        raise ConfigError(f"the objective must be callable, got {objective!r:.60}")
+    if not isinstance(given, Execution | Mapping | None):
+        raise ConfigError(f"execution holds settings, such as {{'workers': 2}}, got {given!r:.60}")
+    return validated(Execution, given or {}, source="execution")
 
 
 def _check(space: Space, limits: Limits, *, kind: str, counts: Mapping[str, int]) -> None:

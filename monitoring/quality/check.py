@@ -27,7 +27,7 @@ violated by two in the next thousand.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from policylab.monitoring.profiles.column import ColumnProfile
 from policylab.monitoring.profiles.distances import (
@@ -166,23 +166,23 @@ def check(
         ]
         violations += [Violation(feature.name, kind, description) for kind, description in found]
     if constraints.monitoring_config.evaluate_constraints == "Enabled":
-        for name in window.columns:
-            if name not in known:
-                description = f"The column '{name}' is not in the baseline's {len(known)} columns"
-                violations.append(Violation(name, "extra_column_check", description))
+        violations += _extra(window, known)
     broken = [one for one in pairs if _apart(one, _pair_threshold(one, thresholds), false_discovery_rate=q)]
     violations += [Violation(name, "correlation_drift_check", description) for name, description in told(broken)]
+    sizes = baseline.n_rows, window.n_rows, n_tested
+    return QualityCheck(tuple(violations), tuple(columns.values()), *sizes, q, pairs, _notes(baseline, scored=scored))
+
+
+def _extra(window: Profile, known: Collection[str]) -> Iterator[Violation]:
+    for name in window.columns:
+        if name not in known:
+            description = f"The column '{name}' is not in the baseline's {len(known)} columns"
+            yield Violation(name, "extra_column_check", description)
+
+
+def _notes(baseline: Profile, *, scored: bool) -> tuple[str, ...]:
     n_numeric = sum(column.n_numbers > 0 for column in baseline.columns.values())
-    return QualityCheck(
-        tuple(violations),
-        tuple(columns.values()),
-        baseline.n_rows,
-        window.n_rows,
-        n_tested,
-        q,
-        pairs,
-        notes=() if scored or n_numeric < 2 else (APART,),
-    )
+    return () if scored or n_numeric < 2 else (APART,)
 
 
 def _pair_thresholds(checked: Sequence[tuple[FeatureConstraints, MonitoringConfig]]) -> dict[str, float]:
