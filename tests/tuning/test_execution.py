@@ -250,3 +250,17 @@ def test_what_cannot_be_an_objective_or_its_execution_is_refused_before_anything
         tune(3, SPACE, limits={"trials": 1})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"execution holds settings, such as \{'workers': 2\}, got 'local'"):
         tune(lambda task: 1.0, SPACE, limits={"trials": 1}, execution="local")  # type: ignore[arg-type]
+
+
+def test_what_an_error_says_does_not_reach_the_terminal_as_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hostile(task: Task) -> float:
+        raise ValueError("\x1b[31mred\x1b]0;title\x07")
+
+    tune(hostile, SPACE, searcher="random", limits={"trials": 1}, folder=tmp_path / "study")
+    assert main(["study", "show", str(tmp_path / "study")]) == 0
+    told = capsys.readouterr().out
+    assert "failed: trial 0" in told
+    assert "ValueError: ?[31mred?]0;title?" in told
+    assert all(letter.isprintable() for letter in told.replace("\n", ""))

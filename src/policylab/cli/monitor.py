@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import columns, emit
+from policylab.cli.output import columns, emit, plain
 
 if TYPE_CHECKING:
     from policylab.monitoring.bias.analysis import Analysis, BiasViolation
@@ -40,7 +40,7 @@ def baseline(arguments: argparse.Namespace) -> int:
         numeric = column.n_numbers > 0
         numbers = (column.mean, column.std_dev, column.low, column.high)
         shown = [f"{value:.4g}" if numeric else "-" for value in numbers]
-        rows.append([_plain(name), column.type, f"{column.n_present:,}", f"{column.n_missing:,}", *shown])
+        rows.append([name, column.type, f"{column.n_present:,}", f"{column.n_missing:,}", *shown])
     result = {"path": str(out), "n_rows": profile.n_rows, "columns": [f["name"] for f in constraints["features"]]}
     emit(arguments, result, text=lambda: f"{columns(rows)}\n{profile.n_rows:,} rows, baseline in {out}")
     return 0
@@ -116,11 +116,11 @@ def _bias_text(found: Analysis, broken: list[BiasViolation]) -> str:
     for metric in found.metrics:
         interval = f"[{metric.low:.4g}, {metric.high:.4g}]"
         rows.append([metric.title, f"{metric.value:.4g}", interval, metric.direction, f"{metric.neutral:g}"])
-    facet = _plain(str(found.question.facet))
+    facet = plain(str(found.question.facet))
     lines = [f"d: {facet}, {found.n_d:,} rows; a: all others, {found.n_a:,} rows"]
     if found.n_left_out:
         lines.append(f"{found.n_left_out:,} rows left out for a missing value")
-    lines += [f"note: {_plain(note)}" for note in found.notes]
+    lines += [f"note: {plain(note)}" for note in found.notes]
     lines += [f"violation: {violation.metric_name}: {violation.description}" for violation in broken]
     return "\n".join([columns(rows), *lines])
 
@@ -252,19 +252,14 @@ def _text(found: QualityCheck, out: Path) -> str:
         numbers = ["-"] * 4 if simple is None or psi is None else [
             f"{value:.4g}" for value in (simple.value, simple.noise, simple.error, psi.value)
         ]  # fmt: skip
-        rows.append([_plain(column.name), f"{column.n_window:,}", f"{column.effective:,.0f}", *numbers])
-    lines = [f"violation: {_plain(v.feature_name)}: {v.constraint_check_type}: {_plain(v.description)}"
+        rows.append([column.name, f"{column.n_window:,}", f"{column.effective:,.0f}", *numbers])
+    lines = [f"violation: {plain(v.feature_name)}: {v.constraint_check_type}: {plain(v.description)}"
              for v in found.violations]  # fmt: skip
     summary = f"{status(found)}: {found.n_window:,} rows against {found.n_baseline:,}; report in {out}"
     changed = [pair_cells(one) for one in most_changed(found) if one.change.beyond_chance][:MAX_SHOWN]
-    pairs = [columns([list(PAIR_HEAD), *([_plain(cell) for cell in row] for row in changed)])] if changed else []
+    pairs = [columns([list(PAIR_HEAD), *changed])] if changed else []
     notes = [f"note: {note}" for note in found.notes]
     return "\n".join([columns(rows), *pairs, *lines, *notes, summary])
-
-
-def _plain(text: str) -> str:
-    """Return text without the control characters that data may hold."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _names(given: str | None) -> tuple[str, ...]:

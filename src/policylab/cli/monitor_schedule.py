@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import columns, emit
+from policylab.cli.output import columns, emit, plain
 from policylab.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,13 +129,9 @@ def _line(arguments: argparse.Namespace, document: dict[str, Any], *, text: str)
 def _window_text(document: dict[str, Any]) -> str:
     checks = ", ".join(f"{one['kind']} {one['status']}" for one in document["checks"])
     lines = [f"{document['start_utc']} to {document['end_utc']}: {checks or 'live'}"]
-    lines += [f"  ALARM {alarm['alarm']}: {_plain(alarm['text'])}" for alarm in document["alarms"]]
-    lines += [f"  {_plain(one['what'])}: {_plain(one['text'])}" for one in document["done"] if one["text"] != "told"]
+    lines += [f"  ALARM {alarm['alarm']}: {plain(alarm['text'])}" for alarm in document["alarms"]]
+    lines += [f"  {plain(one['what'])}: {plain(one['text'])}" for one in document["done"] if one["text"] != "told"]
     return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def refresh(arguments: argparse.Namespace) -> int:
@@ -147,7 +143,7 @@ def refresh(arguments: argparse.Namespace) -> int:
     rows = [["column", "distance", "was", "is"]]
     for one in found.changes:
         distance = "-" if one.distance is None else f"{one.distance:.4g}"
-        rows.append([_plain(one.name), distance, one.before or "-", one.after or "-"])
+        rows.append([one.name, distance, one.before or "-", one.after or "-"])
     document = {**dataclasses.asdict(found), "kept": str(found.kept)}
     emit(arguments, document, text=lambda: f"{columns(rows)}\n{found.n_rows:,} rows; the old baseline is {found.kept}")
     return 0
@@ -182,7 +178,7 @@ def demo(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.out) if arguments.out else Path(tempfile.mkdtemp(prefix="policylab-demo-"))
 
     def say(text: str) -> None:
-        sys.stderr.write(f"{time.monotonic() - began:5.1f} s  {_plain(text)}\n")
+        sys.stderr.write(f"{time.monotonic() - began:5.1f} s  {plain(text)}\n")
 
     found = play(folder, say=say)
     rows = [

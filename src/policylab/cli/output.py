@@ -25,15 +25,19 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     a     1
     long  22
     """
-    rows = [[_one_line(cell) for cell in row] for row in rows]
+    rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
 
 
-def _one_line(text: str) -> str:
-    """Return text without control characters, which a terminal would obey; what others wrote may hold any."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+def plain(text: str) -> str:
+    r"""Return one line without control characters, which a terminal would obey; what others wrote may hold any.
+
+    >>> plain("red: \x1b[31m")
+    'red: ?[31m'
+    """
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def configuration_text(configuration: Mapping[str, Any]) -> str:

@@ -7,12 +7,11 @@ import csv
 import io
 import json
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import bests_rows, columns, configuration_text, emit
+from policylab.cli.output import bests_rows, columns, configuration_text, emit, plain
 from policylab.cli.region import region_of
 from policylab.errors import ConfigError, RunError
 
@@ -88,9 +87,9 @@ def _failures(failures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the lines about what failed, with the traceback of the first run of each kind."""
     for one in failures[:SHOWN_FAILURES]:
         others = f" and {one['runs'] - 1:,} more" if one["runs"] > 1 else ""
-        yield f"\nfailed: trial {one['trial']} on seed {one['seed']}{others}: {one['error']}"
+        yield f"\nfailed: trial {one['trial']} on seed {one['seed']}{others}: {plain(one['error'])}"
         if one["traceback"]:
-            yield textwrap.indent(one["traceback"].rstrip(), "    ")
+            yield from (f"    {plain(line)}" for line in one["traceback"].rstrip().splitlines())
     if len(failures) > SHOWN_FAILURES:
         yield f"\n... {len(failures) - SHOWN_FAILURES} other failures: --json"
 
