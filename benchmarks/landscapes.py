@@ -9,20 +9,22 @@ evaluated exactly. A file holds, per task T, ``T`` (configurations, seeds, check
 Each repeat draws a random order of the configurations and splits the seeds into tuning and test seeds, alike for all
 strategies and budgets. A full training of one configuration on one seed costs 1, going on from a checkpoint the
 difference. The score is (best - mean test return of the chosen configuration) / (best - median) at the end of the
-training: 0 is the best configuration, 1 the median one. Intervals are 95 % over repeats, for these tasks.
+training: 0 is the best configuration, 1 the median one. Intervals are 95 % over repeats, for these tasks. With
+``--results FILE`` a long measurement goes on where it was ended: what the file holds is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import functools
 import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -266,30 +268,69 @@ def winner(log: EventLog, scheduler: Scheduler, *, budget: int, full: int) -> in
 # --- measurement
 
 
-def regrets(
-    task: str, landscape: Landscape, *, strategy: str, budgets: Sequence[int], repeats: Sequence[int]
-) -> list[list[float]]:
-    """Return the regret of each repeat at each budget."""
-    draws = [split(landscape, task=task, repeat=repeat) for repeat in repeats]
-    return [
-        [landscape.regret(row, drawn.test) for row in choose(strategy, landscape, drawn=drawn, budgets=budgets)]
-        for drawn in draws
-    ]
+def regrets(task: str, landscape: Landscape, *, strategy: str, budgets: Sequence[int], repeat: int) -> list[float]:
+    """Return the regret of one repeat at each budget."""
+    drawn = split(landscape, task=task, repeat=repeat)
+    chosen = choose(strategy, landscape, drawn=drawn, budgets=budgets)
+    return [landscape.regret(row, drawn.test) for row in chosen]
+
+
+Place: TypeAlias = tuple[str, str, int, int]
+"""Strategy, task, repeat and budget."""
+
+
+class Results:
+    """Regrets by place, kept in a file of comma-separated values where one is named."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._regrets: dict[Place, float] = {}
+        if path is not None and path.exists():
+            with path.open(newline="") as file:
+                self._regrets = {(row[0], row[1], int(row[2]), int(row[3])): float(row[4]) for row in csv.reader(file)}
+
+    def __contains__(self, place: Place) -> bool:
+        return place in self._regrets
+
+    def __getitem__(self, place: Place) -> float:
+        return self._regrets[place]
+
+    def update(self, found: Mapping[Place, float]) -> None:
+        self._regrets.update(found)
+        if self._path is not None:
+            with self._path.open("a", newline="") as file:
+                csv.writer(file).writerows((*place, repr(regret)) for place, regret in found.items())
 
 
 def measure(
-    landscapes: Mapping[str, Landscape], strategy: str, *, budgets: Sequence[int], n_repeats: int, workers: int
+    landscapes: Mapping[str, Landscape],
+    strategy: str,
+    *,
+    budgets: Sequence[int],
+    n_repeats: int,
+    workers: int,
+    results: Results | None = None,
 ) -> NDArray[np.float64]:
-    """Return regrets of shape (tasks, repeats, budgets)."""
-    chunks = [range(start, min(start + 10, n_repeats)) for start in range(0, n_repeats, 10)]
+    """Return regrets of shape (tasks, repeats, budgets); what ``results`` hold is not measured again."""
+    results = results or Results(None)
     work = functools.partial(regrets, strategy=strategy, budgets=budgets)
     # Small matrices: threads within a worker only get into each other's way.
     with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
-        jobs = [
-            [pool.submit(work, task, landscape, repeats=chunk) for chunk in chunks]
+        jobs = {
+            pool.submit(work, task, landscape, repeat=repeat): (task, repeat)
+            for repeat in range(n_repeats)
             for task, landscape in landscapes.items()
+            if any((strategy, task, repeat, budget) not in results for budget in budgets)
+        }
+        for job in as_completed(jobs):
+            places = [(strategy, *jobs[job], budget) for budget in budgets]
+            results.update(dict(zip(places, job.result(), strict=True)))
+    return np.array(
+        [
+            [[results[strategy, task, repeat, budget] for budget in budgets] for repeat in range(n_repeats)]
+            for task in landscapes
         ]
-        return np.array([[row for job in task for row in job.result()] for task in jobs])
+    )
 
 
 def interval(found: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -306,15 +347,17 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--tasks", action="store_true", help="print the mean of every task, too")
+    parser.add_argument("--results", type=Path, help="file of regrets that is read and added to")
     given = parser.parse_args()
     started = time.monotonic()
     landscapes = load(given.file) if given.file else generate()
     print(f"{len(landscapes)} tasks, {given.repeats} repeats; {time.monotonic() - started:.0f} s to load or build\n")
     print("| strategy | " + " | ".join(f"{budget} trainings" for budget in given.budgets) + " | seconds |")
     print("|---" * (len(given.budgets) + 2) + "|")
+    measured = functools.partial(measure, results=Results(given.results), workers=given.workers)
     for strategy in given.strategies:
         started = time.monotonic()
-        found = measure(landscapes, strategy, budgets=given.budgets, n_repeats=given.repeats, workers=given.workers)
+        found = measured(landscapes, strategy, budgets=given.budgets, n_repeats=given.repeats)
         cells = " | ".join(f"{mean:.3f} ± {half:.3f}" for mean, half in zip(*interval(found), strict=True))
         print(f"| {strategy} | {cells} | {time.monotonic() - started:.0f} |", flush=True)
         if given.tasks:

@@ -53,7 +53,7 @@ def test_landscapes_are_the_same_every_time(benchmark: ModuleType) -> None:
 def test_the_default_strategy_beats_random_search_on_one_seed(benchmark: ModuleType, frozen_lake: Landscape) -> None:
     """Paired over 40 repeats at the cost of 24 full trainings."""
     race, random = (
-        np.array(benchmark.regrets("frozen_lake", frozen_lake, strategy=name, budgets=[24], repeats=range(40)))[:, 0]
+        benchmark.measure({"frozen_lake": frozen_lake}, name, budgets=[24], n_repeats=40, workers=1)[0, :, 0]
         for name in ("race", "random_1")
     )
     gain = random - race
@@ -67,8 +67,21 @@ def test_every_strategy_runs_and_pays_for_what_it_sees(benchmark: ModuleType) ->
     for strategy in benchmark.STRATEGIES:
         if strategy.startswith("optuna"):
             continue  # peers: optional here
-        (found,) = benchmark.regrets("made up", landscape, strategy=strategy, budgets=[6, 12], repeats=[0])
+        found = benchmark.regrets("made up", landscape, strategy=strategy, budgets=[6, 12], repeat=0)
         assert np.isfinite(found).all()
+
+
+def test_a_measurement_goes_on_where_it_was_ended(benchmark: ModuleType, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = {"made up": Landscape(rng.standard_normal((40, 6, 10)).cumsum(axis=2), rng.random((40, 2)))}
+    asked = {"strategy": "random_1", "budgets": [6, 12], "workers": 1}
+    whole = benchmark.measure(table, n_repeats=3, **asked)
+    file = tmp_path / "results.csv"
+    benchmark.measure(table, n_repeats=2, results=benchmark.Results(file), **asked)
+    lines = file.read_text().splitlines()
+    assert (benchmark.measure(table, n_repeats=3, results=benchmark.Results(file), **asked) == whole).all()
+    assert file.read_text().splitlines()[:4] == lines
+    assert len(file.read_text().splitlines()) == 6
 
 
 def test_intervals_cover_the_mean_as_often_as_they_say(benchmark: ModuleType) -> None:

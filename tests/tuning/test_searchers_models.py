@@ -14,7 +14,7 @@ from policylab.tuning import Continuous, History, Space
 from policylab.tuning.decisions import AddSeed, Resume, Start, Stop
 from policylab.tuning.searchers.acquisition import best_point, log_expected_improvement
 from policylab.tuning.searchers.design import sobol_points
-from policylab.tuning.searchers.gaussian_process import GaussianProcess, NoisePrior, _LogPosterior, _squares
+from policylab.tuning.searchers.gaussian_process import GaussianProcess, NoisePrior, _LogPosterior
 from policylab.tuning.searchers.normalise import normalise, yeo_johnson
 from policylab.tuning.searchers.observations import Observation, gather
 
@@ -149,9 +149,8 @@ def data(n: int = 25, d: int = 3, *, seed: int = 0) -> tuple[np.ndarray, np.ndar
 def test_the_gradient_of_the_posterior_density_is_exact() -> None:
     x, y, unordered = data()
     rng = np.random.default_rng(1)
-    posterior = _LogPosterior(
-        _squares(x, x, unordered=unordered), y, rng.uniform(0.2, 1, len(y)), np.zeros(5), np.ones(5)
-    )
+    noise = rng.uniform(0.2, 1, len(y))
+    posterior = _LogPosterior(x, y, noise=noise, unordered=unordered, centre=np.zeros(5), spread=np.ones(5))
     for _ in range(5):
         theta = rng.normal(size=5) * 0.5
         numeric = optimize.approx_fprime(theta, lambda t: posterior.negative(t)[0], 1e-6)
