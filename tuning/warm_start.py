@@ -19,6 +19,7 @@ from pydantic import Field
 
 from policylab.config import Settings
 from policylab.findings import Finding, raise_errors
+from policylab.seeding import stream
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History
 from policylab.tuning.parent_evidence import ParentEvidence, Standing
@@ -175,11 +176,24 @@ class WarmStartedSearcher:
         for configuration in self.warm_start.first:
             if configuration_key(configuration) not in known:
                 return dict(configuration)
+        rng = self._beside(rng)
         if self._box and history.proposed % 2:
             found = first_new(self._space, history, candidates=self._in_box(history, rng=rng))
             if found is not None:
                 return found
         return self._build(self.warm_start.prior(history)).suggest(history, rng=rng)
+
+    def _beside(self, rng: np.random.Generator) -> np.random.Generator:
+        """Return the same place in a tree of streams of the child's own.
+
+        A child often has its parents' seed; drawn from the same streams, its points would be theirs.
+        """
+        place = rng.bit_generator.seed_seq
+        assert isinstance(place, np.random.SeedSequence)
+        assert isinstance(place.entropy, int)
+        names = [source.name for source in self.warm_start.sources]
+        root = int(stream(place.entropy, "warm_start", *names).generate_state(1, np.uint64)[0])
+        return np.random.Generator(np.random.SFC64(np.random.SeedSequence(root, spawn_key=place.spawn_key)))
 
     def _in_box(self, history: History, *, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
         """Yield configurations of the box of a parent that agrees, drawn uniformly."""

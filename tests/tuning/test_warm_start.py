@@ -464,6 +464,23 @@ def test_the_same_seed_and_log_give_the_same_suggestions(tmp_path: Path) -> None
     assert [run.trials[7].configuration for run in runs] == [runs[0].trials[7].configuration] * 2
 
 
+@pytest.mark.parametrize("sobol", [False, True])
+def test_a_child_with_its_parents_seed_draws_points_of_its_own(sobol: bool, tmp_path: Path) -> None:
+    def build(_: tuple[Observation, ...]) -> Searcher:
+        return RandomSearcher.make(RandomSettings(sobol=sobol), facts().space)
+
+    cold = studied(build(()), trials=12, seed=3, folder=tmp_path)
+    observed = tuple(Observation(trial.configuration, (float(trial.id),)) for trial in cold.trials.values())
+    warm = started(parent(observed=observed), first=2)
+    child = studied(WarmStartedSearcher(warm, facts().space, build=build), trials=12, seed=3, folder=tmp_path)
+    mine, theirs = ([dict(trial.configuration) for trial in study.trials.values()] for study in (child, cold))
+    assert not any(configuration in theirs for configuration in mine[2:])
+    rates = sorted(np.log10([configuration["agent.rate"] for configuration in mine[2:]]))
+    assert len(set(rates)) == 10
+    if sobol:  # one scrambling for all: the points fill the range evenly
+        assert np.diff(rates).max() < 1.0
+
+
 def test_a_box_of_a_parent_that_disagrees_is_not_drawn_from() -> None:
     evidence = ParentEvidence(parent(observed=grid_observations()), child=facts())
     assert evidence.box is not None
