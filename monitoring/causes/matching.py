@@ -176,8 +176,9 @@ def two_samples(first: Floats, second: Floats, *, time: float = 1.0) -> TwoSampl
     """
     if min(len(first), len(second)) / time < MIN_ROWS:
         return TwoSamples(0.0, 1.0)
-    points = np.concatenate([first, second])
-    shares = [np.searchsorted(np.sort(side), points, side="right") / len(side) for side in (first, second)]
+    ordered = [np.sort(side) for side in (first, second)]
+    points = np.concatenate(ordered)
+    shares = [np.searchsorted(side, points, side="right") / len(side) for side in ordered]
     distance = float(np.abs(shares[0] - shares[1]).max())
     effective = len(first) * len(second) / (len(first) + len(second)) / time
     return TwoSamples(distance, float(kolmogorov(np.sqrt(effective) * distance)))

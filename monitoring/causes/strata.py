@@ -85,11 +85,12 @@ def _table(
     baseline: tuple[NDArray[np.int64], NDArray[np.int64]], window: tuple[NDArray[np.int64], NDArray[np.int64]]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the stratum of each pair that occurs, numbered from 0, and its counts in both samples, shape (k, 2)."""
-    pairs = np.concatenate([np.stack(side, axis=1) for side in (baseline, window)])
-    different, index = np.unique(pairs, axis=0, return_inverse=True)
+    strata, outcomes = (np.concatenate(both) for both in zip(baseline, window, strict=True))
+    n_outcomes = 1 + int(outcomes.max(initial=0))
+    different, index = np.unique(strata * n_outcomes + outcomes, return_inverse=True)
     side = np.repeat([0, 1], [len(baseline[0]), len(window[0])])
-    counts = np.bincount(index.ravel() * 2 + side, minlength=2 * len(different)).reshape(-1, 2)
-    return np.unique(different[:, 0], return_inverse=True)[1].ravel(), counts.astype(np.float64)
+    counts = np.bincount(index * 2 + side, minlength=2 * len(different)).reshape(-1, 2)
+    return np.unique(different // n_outcomes, return_inverse=True)[1], counts.astype(np.float64)
 
 
 def _sums(stratum: NDArray[np.int64], counts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -104,15 +104,8 @@ def of_arrow(column: Any) -> Cells:
 def of_text(column: Any) -> Cells:
     """Return the cells of an arrow array of text: what reads as a number is one."""
     compute = require("pyarrow.compute", extra="monitor")
-    pandas = require("pandas", extra="monitor")
     n_null, valid, column = column.null_count, column.is_valid(), column.drop_null()
-    try:
-        values = compute.cast(column, "float64").to_numpy(zero_copy_only=False)
-        reads = np.ones(len(values), dtype=np.bool_)
-    except require("pyarrow", extra="monitor").ArrowInvalid:
-        values = np.asarray(pandas.to_numeric(column.to_pandas(), errors="coerce"), dtype=np.float64)
-        lower = compute.utf8_lower(compute.utf8_trim_whitespace(column))
-        reads = ~np.isnan(values) | np.asarray(compute.equal(lower, "nan"))
+    values, reads = _read(column)
     n_whole = int(compute.sum(compute.match_substring_regex(column, WHOLE)).as_py() or 0)
     found = of_numbers(values[reads])
     texts = None if reads.all() else column.filter(~reads)
@@ -123,6 +116,21 @@ def of_text(column: Any) -> Cells:
     n_missing = found.n_missing + n_null
     present = None if not n_missing else (valid & ~rows) | (rows if where is None else where)
     return dataclasses.replace(found, n_whole=n_whole, texts=texts, n_missing=n_missing, where=where, present=present)
+
+
+def _read(texts: Any) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return the number that each text of an arrow array reads as, and which do; NaN is one."""
+    compute = require("pyarrow.compute", extra="monitor")
+    pandas = require("pandas", extra="monitor")
+    try:
+        compute.cast(texts[:1], "float64")  # to fail takes as long as to succeed
+        return compute.cast(texts, "float64").to_numpy(zero_copy_only=False), np.ones(len(texts), dtype=np.bool_)
+    except require("pyarrow", extra="monitor").ArrowInvalid:
+        encoded = texts.dictionary_encode()  # texts repeat, and each different one is read once
+    different, index = encoded.dictionary, encoded.indices.to_numpy()
+    values = np.asarray(pandas.to_numeric(different.to_pandas(), errors="coerce"), dtype=np.float64)
+    named = compute.equal(compute.utf8_lower(compute.utf8_trim_whitespace(different)), "nan")
+    return values[index], (~np.isnan(values) | np.asarray(named))[index]
 
 
 def of_values(values: list[Any]) -> Cells:
