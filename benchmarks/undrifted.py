@@ -1,19 +1,14 @@
-"""How often checks alarm where nothing has changed, beside the rate that they promise.
+"""Checks of pairs of undrifted streams: what `benchmarks.false_alarms` counts.
 
-    python -m benchmarks.false_alarms [--only NAME ...] [--values 1000 10000 ...] [--streams 1000] [--seconds 120]
-
-Each line is a check of pairs of undrifted streams of n values (or steps, or episodes), independent or autocorrelated:
-AR(1) with 0.9, and for what is no number its sign or quarters. The same generator makes baseline and window. What is
-counted is what the check calls beyond chance or drifted at the stated rate, with thresholds of materiality set to 0
-where there are any. A line stops after ``--seconds``, and says how many streams that were. The bound is kept where the
-share is no larger, or larger by no more than chance: the last column is the probability of as many alarms at the bound.
+A pair is a baseline and a window of n values (or steps, rows, episodes) of the same generator, independent or AR(1)
+with `PHI`, and for what is no number its sign or quarters. Each function draws a pair and returns whether the check
+calls it drifted at the stated rate, by part where one pair serves several checks; thresholds of materiality are 0 where
+there are any, so that chance alone is tested.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,16 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from scipy.signal import lfilter
-from scipy.stats import binom, norm
+from scipy.stats import norm
 
-from policylab.errors import UserError
 from policylab.monitoring.attribution.drift import attribution_drift
 from policylab.monitoring.bias.analysis import Question, analyse, violations
 from policylab.monitoring.bias.rows import Rows
 from policylab.monitoring.bias.selection import Selection
 from policylab.monitoring.causes.analysis import DriftSettings, diagnose
 from policylab.monitoring.causes.divergence import Correlation, divergence
-from policylab.monitoring.causes.steps import Steps, steps_of
+from policylab.monitoring.causes.steps import Steps
 from policylab.monitoring.false_discovery import discoveries
 from policylab.monitoring.outcomes import constraints as outcome_constraints
 from policylab.monitoring.outcomes.joined import Outcomes
@@ -51,7 +45,10 @@ Alarms = Callable[..., float | dict[str, bool]]
 
 
 def stream(rng: np.random.Generator, n: int, *, phi: float) -> Any:
-    return lfilter([np.sqrt(1 - phi**2)], [1.0, -phi], rng.standard_normal(n + 1_000))[1_000:]
+    if phi == 0.0:
+        return rng.standard_normal(n)
+    first = rng.standard_normal()  # stationary from the start
+    return lfilter([np.sqrt(1 - phi**2)], [1.0, -phi], rng.standard_normal(n), zi=[phi * first])[0]
 
 
 # ------------------------------------------------------------------ data
@@ -59,16 +56,16 @@ def stream(rng: np.random.Generator, n: int, *, phi: float) -> Any:
 
 def profile(rng: np.random.Generator, n: int, *, phi: float, like: Profile | None = None) -> Profile:
     """Four columns of numbers, of which two go together, one of them with empty cells; and one of categories."""
-    x = np.stack([stream(rng, n, phi=phi) for _ in range(4)], axis=1)
-    x[:, 1] = 0.6 * x[:, 0] + 0.8 * x[:, 1]
-    empty = stream(rng, n, phi=phi) < norm.ppf(0.05)
-    kinds = np.array(["a", "b", "c", "d"])[np.digitize(stream(rng, n, phi=phi), norm.ppf([0.4, 0.7, 0.9]))]
+    x = [stream(rng, n, phi=phi) for _ in range(4)]
+    x[1] = 0.6 * x[0] + 0.8 * x[1]
+    heavy = np.where(stream(rng, n, phi=phi) < norm.ppf(0.05), np.nan, np.sinh(2 * x[3]))
+    kinds = np.searchsorted(norm.ppf([0.4, 0.7, 0.9]), stream(rng, n, phi=phi)).astype(np.int8)
+    texts = pa.DictionaryArray.from_arrays(kinds, ["a", "b", "c", "d"])
     found = Profile(like)
     for start in range(0, n, ROWS):
         part = slice(start, start + ROWS)
-        columns = {f"x{i}": of_numbers(x[part, i]) for i in range(3)}
-        columns["heavy"] = of_numbers(np.where(empty[part], np.nan, np.sinh(2 * x[part, 3])))
-        found.update({**columns, "kind": of_arrow(pa.array(kinds[part]))})
+        columns = {f"x{i}": of_numbers(x[i][part]) for i in range(3)}
+        found.update({**columns, "heavy": of_numbers(heavy[part]), "kind": of_arrow(texts[part])})
     return found
 
 
@@ -155,30 +152,39 @@ def rewards(rng: np.random.Generator, n: int, *, phi: float) -> bool:
 # ------------------------------------------------------------------ causes
 
 
+LENGTH, OVER = 40, 0.03
+
+
 def play(rng: np.random.Generator, n: int, *, move: float, plane: bool) -> Steps:
-    """Return n steps of a walk along a line of nine states, or of a plane; a smaller ``move`` leaves it slower."""
-    rows, episode = [], 0
-    while len(rows) < n:
-        x: Any = rng.normal(size=2) if plane else int(rng.integers(9))
-        for t in range(40):
-            p = 0.3 if plane else 0.2 + 0.06 * x
-            action = int(rng.random() < p)
-            moved = rng.random() < move
-            sign = 2 * action - 1
-            if plane:
-                after = (1 - 0.2 * move) * x + 0.3 * sign + 0.5 * rng.normal(size=2) * np.sqrt(move)
-            else:
-                after = int(np.clip(x + sign * moved, 0, 8))
-            reward = float(np.sum(x)) * 0.1 + rng.normal() * 0.5
-            over = bool(rng.random() < 0.03)
-            rows.append((episode, t, x, action, reward, after, over, t == 39 and not over,
-                         np.log(p if action else 1 - p)))  # fmt: skip
-            x = after
-            if over:
-                break
-        episode += 1
-    names = ("episode_id", "t", "obs", "action", "reward", "next_obs", "terminated", "truncated", "log_propensity")
-    return steps_of({name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})
+    """Return n steps of a walk along a line of nine states, or of a plane; a smaller ``move`` leaves it slower.
+
+    Episodes end by chance or after `LENGTH` steps; all are played at once, and what came after their ends forgotten.
+    """
+    ends = rng.geometric(OVER, size=n // 10 + LENGTH)
+    lengths = np.minimum(ends, LENGTH)
+    n_episodes = int(np.searchsorted(lengths.cumsum(), n)) + 1
+    ends, lengths = ends[:n_episodes], lengths[:n_episodes]
+    x: Any = rng.normal(size=(n_episodes, 2)) if plane else rng.integers(9, size=n_episodes)
+    made = []
+    for _ in range(LENGTH):
+        p = np.full(n_episodes, 0.3) if plane else 0.2 + 0.06 * x
+        action = (rng.random(n_episodes) < p).astype(np.int64)
+        sign = 2 * action - 1
+        if plane:
+            after = (1 - 0.2 * move) * x + 0.3 * sign[:, None] + 0.5 * rng.normal(size=x.shape) * np.sqrt(move)
+        else:
+            after = np.clip(x + sign * (rng.random(n_episodes) < move), 0, 8)
+        total = x.sum(axis=1) if plane else x
+        reward = 0.1 * total + 0.5 * rng.normal(size=n_episodes)
+        made.append((x, action, reward, after, np.log(np.where(action, p, 1 - p))))
+        x = after
+    there = np.arange(LENGTH) < lengths[:, None]
+    observation, action, reward, following, log_p = (np.stack(one, axis=1)[there] for one in zip(*made, strict=True))
+    starts = lengths.cumsum() - lengths
+    ended = np.zeros(len(reward), dtype=bool)
+    ended[starts + lengths - 1] = True
+    terminated = ended & np.repeat(ends <= LENGTH, lengths)
+    return Steps(observation, action, reward, following, terminated, ended, log_p, starts)
 
 
 def causes(rng: np.random.Generator, n: int, *, phi: float, plane: bool) -> bool:
@@ -215,75 +221,22 @@ class Line:
     """One check: what is counted, the share that it promises, the largest feasible n; ``least``: a mean is promised."""
 
     alarms: Alarms
-    bound: float
-    most: int
+    bound: float = RATE
+    most: int = 1_000_000
     least: bool = False
 
 
 LINES = {
-    "data": Line(data, RATE, 1_000_000),
-    "quality (5 metrics of 0.003)": Line(outcomes, 0.015, 100_000),
-    "bias, baseline of 10 n": Line(partial(bias, times=10), RATE, 10_000),
-    "bias, baseline of n": Line(partial(bias, times=1), RATE, 10_000),
-    "attribution": Line(attribution, RATE, 10_000),
-    "divergence": Line(rewards, RATE, 100_000),
-    "causes, states": Line(partial(causes, plane=False), RATE, 10_000),
-    "causes, plane": Line(partial(causes, plane=True), RATE, 10_000),
-    "stream, sums: mean run length, of that asked for": Line(sums, 1.0, 10_000, least=True),
-    "stream, mean": Line(mean, RATE, 100_000),
-    "Benjamini-Hochberg": Line(partial(discovery, dependent=False), RATE, 1_000),
-    "Benjamini-Yekutieli": Line(partial(discovery, dependent=True), RATE, 1_000),
+    "data": Line(data),
+    "quality": Line(outcomes, bound=0.015),
+    "bias, baseline of n": Line(partial(bias, times=1)),
+    "bias, baseline of 10 n": Line(partial(bias, times=10), most=100_000),
+    "causes, states": Line(partial(causes, plane=False)),
+    "causes, plane": Line(partial(causes, plane=True)),
+    "attribution": Line(attribution),
+    "divergence": Line(rewards),
+    "stream, mean": Line(mean),
+    "stream, run length": Line(sums, bound=1.0, least=True),
+    "Benjamini-Hochberg": Line(partial(discovery, dependent=False)),
+    "Benjamini-Yekutieli": Line(partial(discovery, dependent=True)),
 }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--only", nargs="+", choices=list(LINES), default=list(LINES), metavar="NAME")
-    parser.add_argument("--values", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--streams", type=int, default=1_000)
-    parser.add_argument("--seconds", type=float, default=120.0)
-    arguments = parser.parse_args()
-    print("| check | streams | n | pairs | alarms | share | bound | chance |\n|---|---|---|---|---|---|---|---|")
-    for name in arguments.only:
-        line = LINES[name]
-        for phi in (0.0, PHI):
-            for n in (n for n in arguments.values if n <= line.most):
-                kind = f"AR(1), {phi}" if phi else "independent"
-                found = counted(line, n, phi=phi, n_pairs=arguments.streams, seconds=arguments.seconds)
-                for part, told in found.items():
-                    print(f"| {name}{part and ': '}{part} | {kind} | {n:,} | {told}", flush=True)
-
-
-def counted(line: Line, n: int, *, phi: float, n_pairs: int, seconds: float) -> dict[str, str]:
-    """Return what is told of each part of a line: of as many pairs as are possible in the time, at least 20."""
-    began, made = time.monotonic(), 0
-    values: dict[str, list[float]] = {}
-    while made < n_pairs and (time.monotonic() - began < seconds or made < 20):
-        made += 1
-        try:
-            found = line.alarms(np.random.default_rng([made, n]), n, phi=phi)
-        except UserError:  # too few values for what their memory is
-            if made == 20 and not values:
-                return {"": "refused: too few values | | | | |"}
-            continue
-        for name, value in (found if isinstance(found, dict) else {"": found}).items():
-            values.setdefault(name, []).append(float(value))
-    told = _least if line.least else _told
-    return {name: told(np.array(parts), bound=line.bound) for name, parts in values.items()}
-
-
-def _told(found: Any, *, bound: float) -> str:
-    alarms = int(found.sum())
-    likely = binom.sf(alarms - 1, len(found), bound)
-    return f"{len(found):,} | {alarms} | {found.mean():.3f} | {bound:g} | {likely:.2g} |"
-
-
-def _least(found: Any, *, bound: float) -> str:
-    error = found.std() / len(found) ** 0.5
-    return (
-        f"{len(found):,} | | {found.mean():.2f} | at least {bound:g} | {norm.cdf((found.mean() - bound) / error):.2g} |"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.false_alarms import bias, data, outcomes
+from benchmarks.undrifted import bias, data, outcomes
 
 N_PAIRS, MOST = 40, 6
 """At a rate of 5 %, more than 6 of 40 would happen three times in a hundred; the bounds are mostly far from exact."""
