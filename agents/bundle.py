@@ -36,7 +36,7 @@ from policylab.agents.onnx_policy import MODEL
 from policylab.agents.policy import DiscretePolicy, Policy, StoredPolicy, policy_from
 from policylab.agents.recurrent_policy import RecurrentPolicy, in_episode
 from policylab.agents.space_json import space_from_json, space_to_json, value_from_json, value_to_json
-from policylab.errors import BundleError, MissingExtraError, UserError
+from policylab.errors import BundleError, MissingExtraError, UserError, plain
 from policylab.files import content_hash, write_atomic
 
 __all__ = ["Bundle", "Lineage", "Manifest", "load_bundle", "pack", "write_bundle"]
@@ -150,18 +150,13 @@ def load_bundle(path: Path, *, memory: bool = False) -> Bundle:
     except MissingExtraError:
         raise
     except UserError as error:
-        raise BundleError(f"{path} is refused as a policy bundle: {_printable(str(error))}") from error
+        raise BundleError(f"{path} is refused as a policy bundle: {plain(str(error))}") from error
     if isinstance(policy, RecurrentPolicy) and not memory:
         raise BundleError(
             f"{path}: the policy has a memory, which only its evaluation, `policylab record` and endpoints with "
             "sessions carry from step to step; train a network without `lstm` for anything else"
         )
     return bundle
-
-
-def _printable(message: str) -> str:
-    """Return the message on one line, without control characters that a hostile bundle put into its names."""
-    return "".join(letter if letter.isprintable() else "?" for letter in message)
 
 
 def _environment(env: gym.Env[Any, Any]) -> dict[str, Any]:

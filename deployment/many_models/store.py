@@ -29,7 +29,7 @@ from policylab.deployment.fleet import load_fleet
 from policylab.deployment.http.invocations import Invocations
 from policylab.deployment.mode_settings import VARIANT, ModelsSettings
 from policylab.deployment.policy_server import N_COMPUTING, PolicyServer, Shared, own_retries
-from policylab.errors import PolicylabError
+from policylab.errors import PolicylabError, plain
 
 N_LOADING = 2
 """Bundles that are read at the same time; the memory limit may be exceeded by these for a moment."""
@@ -147,7 +147,7 @@ class ModelStore:
         """
         model = self.loaded.get(name)
         if model is None:
-            raise Refusal(f"model '{_shown(name)}' is not loaded", kind="missing")
+            raise Refusal(f"model '{plain(name[:100])}' is not loaded", kind="missing")
         self.loaded.move_to_end(name)
         return model
 
@@ -182,7 +182,7 @@ class ModelStore:
             known = isinstance(error, PolicylabError)
             reason = str(error) if known else "it cannot be loaded; the log of the server says why"
             logger.warning("model '%s' is refused", name, exc_info=None if known else error)
-            raise self._remembered(name, f"model '{_shown(name)}': {reason}") from error
+            raise self._remembered(name, f"model '{plain(name[:100])}': {reason}") from error
         finally:
             del self._loading[name]
         self.loaded[name] = model
@@ -207,7 +207,7 @@ class ModelStore:
         except (OSError, ValueError):  # names that no file can have
             place, found = home, False
         if not found or place == home or not place.is_relative_to(home):  # what lies elsewhere is not told
-            raise Refusal(f"no model '{_shown(url)}' in the folder of models", kind="invalid")
+            raise Refusal(f"no model '{plain(url[:100])}' in the folder of models", kind="invalid")
         return place
 
     def _make_room(self, model: LoadedModel, *, evict: bool) -> None:
@@ -219,7 +219,7 @@ class ModelStore:
                 self._drop(other)
         if self.n_bytes + model.n_bytes > limit:
             raise Refusal(
-                f"no memory for model '{_shown(model.name)}' of {model.n_bytes / 2**20:.1f} MB: "
+                f"no memory for model '{plain(model.name[:100])}' of {model.n_bytes / 2**20:.1f} MB: "
                 f"{self.n_bytes / 2**20:.1f} of {self.settings.memory_mb:g} MB are in use (models.memory_mb)",
                 kind="full",
             )
@@ -248,14 +248,11 @@ def valid_model(name: str) -> str:
     """
     if len(name) > MAX_NAME or not _NAME.fullmatch(name):
         raise Refusal(
-            f"model '{_shown(name)}': a name has letters, digits and _ . + = @ - between slashes, at most {MAX_NAME}",
+            f"model '{plain(name[:100])}': a name has letters, digits and _ . + = @ - between slashes, at most "
+            f"{MAX_NAME}",
             kind="invalid",
         )
     return name
-
-
-def _shown(name: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in name[:100])
 
 
 def _bytes_of(bundle: Bundle) -> int:

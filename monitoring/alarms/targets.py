@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from policylab.config import Settings
+from policylab.errors import plain
 from policylab.files import append_lines, write_atomic
 from policylab.monitoring.alarms.alarm import Verdict
 from policylab.monitoring.alarms.exposition import exposition
@@ -24,7 +25,7 @@ class Terminal(Settings):
         """Tell of a window."""
         for alarm in verdict.alarms:
             text = f"ALARM {verdict.monitor}/{alarm.name} {verdict.start_utc}: {alarm.text}"
-            sys.stderr.write("".join(letter if letter.isprintable() else "?" for letter in text) + "\n")
+            sys.stderr.write(plain(text) + "\n")
         sys.stderr.flush()
 
 

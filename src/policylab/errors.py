@@ -79,6 +79,15 @@ class TrackingError(RunError):
     """The experiment tracker refused a call or cannot be reached."""
 
 
+def plain(text: str) -> str:
+    r"""Return one line without control characters, which a terminal would obey; what others wrote may hold any.
+
+    >>> plain("red: \x1b[31m")
+    'red: ?[31m'
+    """
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, or ``""``.
 

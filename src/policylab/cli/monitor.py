@@ -9,7 +9,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import columns, emit, plain
+from policylab.cli.output import columns, emit
+from policylab.errors import plain
 
 if TYPE_CHECKING:
     from policylab.monitoring.bias.analysis import Analysis, BiasViolation

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import columns, emit, plain
-from policylab.errors import UserError
+from policylab.cli.output import columns, emit
+from policylab.errors import UserError, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from policylab.errors import plain
 from policylab.launchers import Progress, State
 
 
@@ -29,15 +30,6 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
-
-
-def plain(text: str) -> str:
-    r"""Return one line without control characters, which a terminal would obey; what others wrote may hold any.
-
-    >>> plain("red: \x1b[31m")
-    'red: ?[31m'
-    """
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def configuration_text(configuration: Mapping[str, Any]) -> str:

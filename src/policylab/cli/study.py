@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import bests_rows, columns, configuration_text, emit, plain
+from policylab.cli.output import bests_rows, columns, configuration_text, emit
 from policylab.cli.region import region_of
-from policylab.errors import ConfigError, RunError
+from policylab.errors import ConfigError, RunError, plain
 
 if TYPE_CHECKING:
     from policylab.experiments.rundir import RunDirectory
@@ -205,9 +205,9 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows[0])
-    plain = (bool, list, dict)
+    nested = (bool, list, dict)
     writer.writerows(
-        [json.dumps(value) if isinstance(value, plain) else value for value in row.values()] for row in rows
+        [json.dumps(value) if isinstance(value, nested) else value for value in row.values()] for row in rows
     )
     return text.getvalue()
 
