@@ -211,7 +211,7 @@ def validate(model: type[Model], document: Document) -> Model:
         return model.model_validate(document.data)
     except ValidationError as error:
         schema = model.model_json_schema()
-        findings = [_finding(document, dict(found), schema=schema) for found in error.errors()]
+        findings = [_finding(document, found, schema=schema) for found in error.errors() if not _follows(found)]
         raise ConfigError("\n".join(dict.fromkeys(findings))) from None
 
 
@@ -238,7 +238,7 @@ def load(model: type[Model], path: Path, *, overrides: Sequence[str] = ()) -> Mo
     return validate(model, assign(read(path), overrides))
 
 
-def _finding(document: Document, found: dict[str, Any], *, schema: dict[str, Any]) -> str:
+def _finding(document: Document, found: Mapping[str, Any], *, schema: dict[str, Any]) -> str:
     path = data_path(document.data, found)
     kind, context = found["type"], found.get("ctx", {})
     if kind == "extra_forbidden":
@@ -256,10 +256,15 @@ def _finding(document: Document, found: dict[str, Any], *, schema: dict[str, Any
     else:
         message = re.sub(r"^(Value|Assertion) error, ", "", found["msg"])
         if kind in ("model_attributes_type", "model_type", "dict_type"):
-            message = "expected a mapping of settings, such as {kind: ...}"
+            message = "expected a mapping of settings" + ", such as {kind: ...}" * (kind == "model_attributes_type")
         if not isinstance(found.get("input"), dict | list) and ", got " not in message:
             message += f", got {found.get('input')!r}"
     return f"{document.place(path)}: {_dotted(path)}: {message}"
+
+
+def _follows(found: Mapping[str, Any]) -> bool:
+    """Return whether a finding only follows from others: pydantic calls a list too short whose items are wrong."""
+    return bool(found["type"] == "too_short" and len(found["input"]) >= found["ctx"]["min_length"])
 
 
 def data_path(data: Any, found: Mapping[str, Any]) -> KeyPath:

@@ -39,6 +39,7 @@ class Experiment(Settings):
     name: str
     agent: Annotated[QLearning | Sarsa, Field(discriminator="kind")]
     layers: tuple[int, ...] = ()
+    schedules: tuple[Linear, ...] = Field(default=(), min_length=1)
 
 
 def findings(text, overrides=()):
@@ -71,6 +72,15 @@ def test_unknown_and_missing_kinds_name_the_choices():
         "bad.yaml:2:9: agent.kind: unknown kind 'qlearning'; did you mean 'q_learning'? (known: q_learning, sarsa)"
     ]
     assert findings("name: a\nagent: {discount: 1}") == ["bad.yaml:2:1: agent.kind: required, but missing"]
+
+
+def test_a_wrong_item_of_a_list_is_one_mistake_and_an_empty_list_is_another():
+    text = "{name: a, agent: {kind: sarsa}, schedules: [{kind: linear, start: 0, end: 1}]}"
+    assert findings(text, ["schedules.0=7"]) == [
+        "--set schedules.0=7: schedules.0: expected a mapping of settings, got 7"
+    ]
+    (found,) = findings(text, ["schedules=[]"])
+    assert "should have at least 1 item" in found
 
 
 def test_an_override_is_validated_and_named_as_the_place():
