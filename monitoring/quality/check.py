@@ -40,7 +40,7 @@ from policylab.monitoring.profiles.distances import (
 from policylab.monitoring.profiles.profile import Profile
 from policylab.monitoring.quality.constraints import Constraints, FeatureConstraints, MonitoringConfig
 from policylab.monitoring.quality.content import CheckType, Found, content_violations
-from policylab.monitoring.quality.dependence import THRESHOLD, PairCheck, compared, told
+from policylab.monitoring.quality.dependence import PairCheck, compared, told
 from policylab.monitoring.quality.discoveries import adjusted as adjusted_rates
 from policylab.monitoring.quality.discoveries import completeness_p_value, discovered, drift_p_value
 
@@ -192,8 +192,7 @@ def _pair_thresholds(checked: Sequence[tuple[FeatureConstraints, MonitoringConfi
         for feature, config in checked
         if feature.inferred_type in ("Integral", "Fractional")
     }
-    limits = {name: one.correlation_threshold for name, one in rules.items() if one.perform_comparison == "Enabled"}
-    return {name: THRESHOLD if limit is None else limit for name, limit in limits.items()}
+    return {name: one.correlation_threshold for name, one in rules.items() if one.perform_comparison == "Enabled"}
 
 
 def _pair_threshold(pair: PairCheck, thresholds: Mapping[str, float]) -> float:

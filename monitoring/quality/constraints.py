@@ -2,8 +2,8 @@
 
 Source: Developer Guide, "Schema for Constraints (constraints.json file)". Two spellings of a feature's own settings are
 read: ``monitoringConfigOverrides`` of the guide, which is written too, and ``monitoring_config_overrides`` within
-``string_constraints`` of the SageMaker SDK (sagemaker-python-sdk#2745). ``minimum``, ``maximum``,
-``correlation_threshold`` and ``false_discovery_rate`` are additions, which are written only where they were set.
+``string_constraints`` of the SageMaker SDK (sagemaker-python-sdk#2745). ``correlation_threshold`` is an addition, and
+so are ``minimum``, ``maximum`` and ``false_discovery_rate``, which are written only where they were set.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ MAX_DOMAIN = 100
 Switch = Literal["Enabled", "Disabled"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Threshold = Annotated[float, Field(ge=0.0)]
+CorrelationChange = Annotated[float, Field(ge=0.0, le=2.0)]
+"""From -1 to 1 at most."""
 
 
 class DistributionConstraints(Settings):
@@ -40,8 +42,8 @@ class DistributionConstraints(Settings):
         0.1, description="largest distance of categories; with ChiSquared, the p-value below which they have drifted"
     )
     categorical_drift_method: Literal["LInfinity", "ChiSquared"] = "LInfinity"
-    correlation_threshold: Threshold | None = Field(
-        None, description="largest change of the correlation with another column of numbers; default: 0.1"
+    correlation_threshold: CorrelationChange = Field(
+        0.1, description="largest change of the correlation with another column of numbers"
     )
 
 
@@ -70,7 +72,7 @@ class DistributionOverrides(Settings):
     comparison_method: Literal["Simple", "Robust"] | None = None
     categorical_comparison_threshold: Threshold | None = None
     categorical_drift_method: Literal["LInfinity", "ChiSquared"] | None = None
-    correlation_threshold: Threshold | None = None
+    correlation_threshold: CorrelationChange | None = None
 
 
 class Overrides(Settings):

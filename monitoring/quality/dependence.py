@@ -28,8 +28,6 @@ from scipy.special import stdtr, stdtrit
 from policylab.monitoring.profiles.co_moments import CoMoments
 from policylab.monitoring.profiles.distances import Distance
 
-THRESHOLD = 0.1
-"""Change of a correlation that matters unless ``correlation_threshold`` says otherwise."""
 LARGEST = 1.0 - 1e-9
 """Of a correlation whose artanh is still a number."""
 MAX_TOLD = 3

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from policylab.monitoring.bias.analysis import Analysis, BiasViolation
     from policylab.monitoring.profiles.profile import Profile
     from policylab.monitoring.quality.check import QualityCheck
+    from policylab.monitoring.quality.constraints import Constraints
 
 STATISTICS, CONSTRAINTS, PROFILE = "statistics.json", "constraints.json", "profile.npz"
 VIOLATIONS = "constraint_violations.json"
@@ -54,14 +55,11 @@ def check(arguments: argparse.Namespace) -> int:
     from policylab.monitoring.quality import report
     from policylab.monitoring.quality.check import check as compare
     from policylab.monitoring.quality.check import violations_document
-    from policylab.monitoring.quality.constraints import of_columns, read_constraints, with_false_discovery_rate
+    from policylab.monitoring.quality.constraints import of_columns
 
-    rate = _share(arguments.false_alarm_rate, option="--false-alarm-rate")
     folder, out = Path(arguments.baseline), Path(arguments.out)
-    constraints, reference = read_constraints(folder / CONSTRAINTS), Profile.load(folder / PROFILE)
-    if arguments.false_discovery_rate is not None:
-        share = _share(arguments.false_discovery_rate, option="--false-discovery-rate")
-        constraints = with_false_discovery_rate(constraints, share)
+    constraints, rate = _rules(arguments, folder / CONSTRAINTS)
+    reference = Profile.load(folder / PROFILE)
     names = _names(arguments.columns)
     if names:
         constraints = of_columns(constraints, names)
@@ -74,6 +72,26 @@ def check(arguments: argparse.Namespace) -> int:
     write_atomic(out / "report.html", report.html(found))
     emit(arguments, {**document, "path": str(out)}, text=lambda: _text(found, out))
     return 1 if found.violations else 0
+
+
+def _rules(arguments: argparse.Namespace, path: Path) -> tuple[Constraints, float]:
+    """Return the constraints of a baseline and the false-alarm rate; at most one kind of rate may be asked for."""
+    from policylab.errors import UserError
+    from policylab.monitoring.quality.check import FALSE_ALARM_RATE
+    from policylab.monitoring.quality.constraints import read_constraints, with_false_discovery_rate
+
+    constraints, share, rate = read_constraints(path), arguments.false_discovery_rate, arguments.false_alarm_rate
+    place = f"false_discovery_rate in {path}" if share is None else "--false-discovery-rate"
+    if share is not None:
+        constraints = with_false_discovery_rate(constraints, _share(share, option=place))
+    if rate is None:
+        return constraints, FALSE_ALARM_RATE
+    if constraints.monitoring_config.false_discovery_rate is not None:
+        raise UserError(
+            f"a check keeps a false-alarm rate or a false-discovery rate, got --false-alarm-rate {rate:g} and {place}; "
+            "leave one of them out"
+        )
+    return constraints, _share(rate, option="--false-alarm-rate")
 
 
 def bias(arguments: argparse.Namespace) -> int:

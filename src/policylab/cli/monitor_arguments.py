@@ -24,9 +24,9 @@ def _monitor_commands(monitor: argparse.ArgumentParser) -> None:
         added.set_defaults(call=f"policylab.cli.{module}:{name.replace('-', '_')}")
         return added
 
-    def rate(added: argparse.ArgumentParser) -> None:
+    def rate(added: argparse.ArgumentParser, *, default: float | None = 0.003) -> None:
         text = "of the whole command on data that has not drifted (default: 0.003)"
-        added.add_argument("--false-alarm-rate", type=float, default=0.003, metavar="P", help=text)
+        added.add_argument("--false-alarm-rate", type=float, default=default, metavar="P", help=text)
 
     data = "Parquet, CSV or JSON lines, or folders of them"
     profiles = f"{data}; or profile.npz files, which are merged"
@@ -37,7 +37,7 @@ def _monitor_commands(monitor: argparse.ArgumentParser) -> None:
         added.add_argument("--columns", metavar="A,B", help="look at these columns alone")
     baseline.add_argument("--out", required=True, metavar="DIR", help="folder that receives the baseline")
     _check_arguments(check)
-    rate(check)
+    rate(check, default=None)
     bias = command("bias", text="measure bias between two facets of a data set")
     bias.add_argument("data", metavar="DATA", help=data)
     _bias_arguments(bias)

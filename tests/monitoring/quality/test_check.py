@@ -278,6 +278,32 @@ def test_the_rate_is_an_option_and_a_setting(tmp_path: Path, capsys: pytest.Capt
     assert asked["columns"][2]["adjusted_p_values"]["baseline_drift_check"] < 0.05
 
 
+def test_two_kinds_of_rates_are_one_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(pa.table(wide(4, np.zeros(3))), tmp_path / "then.parquet")
+    base, data = tmp_path / "base", str(tmp_path / "then.parquet")
+    assert main(["monitor", "baseline", data, "--out", str(base)]) == 0
+    command = ["monitor", "check", data, "--baseline", str(base), "--out", str(tmp_path / "out")]
+    assert main([*command, "--false-alarm-rate", "0.01"]) == 0
+    assert main([*command, "--false-alarm-rate", "0.01", "--false-discovery-rate", "0.05"]) == 2
+    assert "got --false-alarm-rate 0.01 and --false-discovery-rate; leave one" in capsys.readouterr().err
+    limits = json.loads((base / "constraints.json").read_text())
+    set_config(false_discovery_rate=0.05)(limits)
+    (base / "constraints.json").write_text(json.dumps(limits))
+    assert main([*command, "--false-alarm-rate", "0.01"]) == 2
+    assert f"and false_discovery_rate in {base}" in capsys.readouterr().err
+
+
+def test_the_threshold_of_correlations_stands_in_the_file_and_has_a_range(tmp_path: Path) -> None:
+    limits = document(suggested(profile(table(0), tmp_path, "baseline")))
+    rules = limits["monitoring_config"]["distribution_constraints"]
+    assert rules["correlation_threshold"] == 0.1
+    rules["correlation_threshold"] = 3
+    path = tmp_path / "constraints.json"
+    path.write_text(json.dumps(limits))
+    with pytest.raises(ConfigError, match=r"correlation_threshold: Input should be less than or equal to 2, got 3"):
+        read_constraints(path)
+
+
 def test_an_empty_window_is_a_status_of_its_own(tmp_path: Path) -> None:
     empty = profile({name: pa.array([], pa.float64()) for name in table(0)}, tmp_path)
     baseline = profile(table(0), tmp_path, "baseline")
