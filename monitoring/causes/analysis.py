@@ -35,6 +35,9 @@ from policylab.monitoring.causes.marginal import marginal
 from policylab.monitoring.causes.steps import Steps, alike
 
 MIN_STEPS = 100
+LAYERS = (
+    "start", "policy", "transition", "reward", "observation", "action", "exploration", "unseen", "return", "length",
+)  # fmt: skip
 
 
 class DriftSettings(Settings):
@@ -110,7 +113,7 @@ def diagnose(baseline: Steps, window: Steps, *, settings: DriftSettings | None =
     found = {**conditional, **marginal(baseline, window)}
     rate = chosen.false_alarm_rate / len(found)
     layers = []
-    for name in _ORDER:
+    for name in LAYERS:
         if name in found:
             one, least = found[name], chosen.unseen_threshold if name == "unseen" else chosen.effect_threshold
             drifted = one.p_value < rate and one.effect > least
@@ -119,9 +122,6 @@ def diagnose(baseline: Steps, window: Steps, *, settings: DriftSettings | None =
     return Diagnosis(tuple(layers), causes, _verdict(layers, causes))
 
 
-_ORDER = (
-    "start", "policy", "transition", "reward", "observation", "action", "exploration", "unseen", "return", "length",
-)  # fmt: skip
 _WORDS = {
     "start": "episodes start elsewhere",
     "policy": "the policy acts differently in the same situations",

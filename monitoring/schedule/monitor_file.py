@@ -28,13 +28,14 @@ from pydantic import AfterValidator, Field, model_validator
 
 from policylab.config import Settings, assign, read, validate
 from policylab.deployment.endpoint import Name
-from policylab.errors import UserError
+from policylab.errors import ConfigError, UserError
 from policylab.monitoring.alarms.dispatch import AlarmSettings, Target
 from policylab.monitoring.bias.selection import Selection
 from policylab.monitoring.outcomes.measures import OutcomeSettings
 from policylab.monitoring.outcomes.period import offset
 from policylab.monitoring.schedule.cron import Cron
 from policylab.monitoring.schedule.hosting_settings import MonitorHosting
+from policylab.monitoring.schedule.measured_names import unknown_name
 
 Model = TypeVar("Model", bound=Settings)
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -64,6 +65,12 @@ class DataCheck(Settings):
     false_discovery_rate: Rate | None = Field(
         default=None, description="of all columns instead; default: as constraints.json says"
     )
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Self:
+        if self.false_discovery_rate is not None and "false_alarm_rate" in self.model_fields_set:
+            raise ValueError("a check keeps a false_alarm_rate or a false_discovery_rate; leave one of them out")
+        return self
 
 
 Late = Annotated[
@@ -176,7 +183,17 @@ def load_monitor(path: Path, *, overrides: Sequence[str] = ()) -> MonitorConfig:
     Raises:
         ConfigError: every finding, one per line, with its place.
     """
-    return placed(validate(MonitorConfig, assign(read(path), overrides)), folder=path.parent.resolve())
+    document = assign(read(path), overrides)
+    config = placed(validate(MonitorConfig, document), folder=path.parent.resolve())
+    baselines: dict[str, Path] = {check.kind: check.baseline for check in config.checks}
+    findings = [
+        f"{document.place(('alarms', position, 'of'))}: alarms.{position}.of: {wrong}"
+        for position, alarm in enumerate(config.alarms)
+        if (wrong := unknown_name(alarm.of, baselines)) is not None
+    ]
+    if findings:
+        raise ConfigError("\n".join(findings))
+    return config
 
 
 def placed(settings: Model, *, folder: Path) -> Model:

@@ -34,15 +34,26 @@ def schedule(arguments: argparse.Namespace) -> int:
     if arguments.once and arguments.metrics_port is not None:
         raise UserError("--once ends before anybody could scrape --metrics-port; leave one of them out")
     config = load_monitor(Path(arguments.file), overrides=arguments.overrides)
+    if not config.data.is_dir():
+        missing = f"{config.data} does not exist: nothing was captured there"
+        if arguments.once:
+            raise UserError(f"{missing}; name the capture folder of the endpoint as `data`")
+        sys.stderr.write(f"note: {missing} yet\n")
+    n_windows = 0
 
     with contextlib.suppress(KeyboardInterrupt), _metrics(arguments, config) as page:
 
         def told(document: dict[str, Any]) -> None:
+            nonlocal n_windows
+            n_windows += 1
             _line(arguments, document, text=_window_text(document))
             if page is not None:
                 page.told(document)
 
-        return 1 if run_schedule(config, told=told, once=arguments.once) else 0
+        alarmed = run_schedule(config, told=told, once=arguments.once)
+        if not n_windows:
+            sys.stderr.write("no window is due: each that ended since the schedule first ran was checked before\n")
+        return 1 if alarmed else 0
     return 0
 
 

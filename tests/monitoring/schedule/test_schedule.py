@@ -89,6 +89,51 @@ def test_what_is_no_schedule_is_refused(wrong: str) -> None:
         Cron.parse(wrong)
 
 
+# ------------------------------------------------------------------ the file
+
+
+@pytest.mark.parametrize(
+    ("of", "wrong"),
+    [
+        ("dta.*", "did you mean 'data.*'"), ("data", "did you mean"), ("data.observatoin_0", "'data.observation_0'"),
+        ("quality.retrun_mean", "did you mean 'quality.return_mean'"), ("causes.reward", "there are data.*, quality.*"),
+        ("quality.return_mean.*", "no measurement is called"), ("", "no measurement is called ''"),
+    ],
+)  # fmt: skip
+def test_an_alarm_of_what_nobody_measures_is_refused(monitor: Path, of: str, wrong: str) -> None:
+    checks = [{"kind": kind, "baseline": "base"} for kind in ("data", "quality")]
+    configure(monitor, checks=checks, alarms=[{"name": "any"}, {"name": "never", "of": of}])
+    with pytest.raises(ConfigError, match=r"monitor\.yaml:1:\d+: alarms\.1\.of: no measurement is called") as caught:
+        load_monitor(monitor)
+    assert wrong in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "of",
+    ["*", "*.failed", "data.*", "data.observation_?", "data.new.extra_column_check", "*_mean", "live.propensity",
+     "data.observation_0.completeness_check", "quality.[rt]*", "data.correlation", "l*"],
+)  # fmt: skip
+def test_an_alarm_may_ask_for_what_may_be_measured(monitor: Path, of: str) -> None:
+    checks = [{"kind": kind, "baseline": "base"} for kind in ("data", "quality")]
+    configure(monitor, checks=checks, alarms=[{"name": "some", "of": of}])
+    assert load_monitor(monitor).alarms[0].of == of
+
+
+def test_two_rates_of_a_data_check_are_one_mistake(monitor: Path) -> None:
+    rates = {"false_alarm_rate": 0.01, "false_discovery_rate": 0.05}
+    configure(monitor, checks=[{"kind": "data", "baseline": "base", **rates}])
+    with pytest.raises(ConfigError, match=r"checks\.0: a check keeps a false_alarm_rate or a false_dis"):
+        load_monitor(monitor)
+
+
+def test_one_look_at_a_schedule_says_what_it_could_not_do(monitor: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["monitor", "schedule", str(monitor), "--once"]) == 2
+    assert "data does not exist: nothing was captured there; name the capture folder" in capsys.readouterr().err
+    (monitor.parent / "data").mkdir()
+    assert main(["monitor", "schedule", str(monitor), "--once"]) == 0
+    assert "no window is due: each that ended since the schedule first ran" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------ windows
 
 
@@ -273,7 +318,7 @@ def quality(monitor: Path, **settings: Any) -> None:
     """Make it a monitor of what is earned."""
     good = measure(read_outcomes(monitor.parent / "then"))
     write_quality_baseline(monitor.parent / "good", good)
-    configure(monitor, checks=[{"kind": "quality", "baseline": "good", **settings}])
+    configure(monitor, checks=[{"kind": "quality", "baseline": "good", **settings}], alarms=[])
 
 
 def returns(window: dict[str, Any]) -> float:
