@@ -100,6 +100,22 @@ ZERO = {"comparison_threshold": 0.0, "categorical_comparison_threshold": 0.0, "c
 CHI_SQUARE = {"categorical_drift_method": "ChiSquared", "categorical_comparison_threshold": RATE}
 
 
+def rare(rng: np.random.Generator, n: int, *, phi: float) -> dict[str, bool]:
+    """Of a column that is negative, and one that is empty, once in n rows on average: a baseline often never is."""
+
+    def sampled() -> Profile:
+        found = Profile()
+        x, empty = (stream(rng, n, phi=phi) for _ in range(2))
+        low = x - norm.ppf(1.0 / n)
+        found.update({"low": of_numbers(low), "gaps": of_numbers(np.where(empty < norm.ppf(1.0 / n), np.nan, x))})
+        return found
+
+    baseline = sampled()
+    found = check(sampled(), baseline, constraints=suggested(baseline), false_alarm_rate=RATE)
+    missing, negative = _any(found, "completeness_check"), _any(found, "data_type_check")
+    return {"missing cells": missing, "negatives": negative, "either": missing or negative}
+
+
 # ------------------------------------------------------------------ outcomes, bias, attributions, rewards
 
 
@@ -228,6 +244,7 @@ class Line:
 
 LINES = {
     "data": Line(data),
+    "data of rare": Line(rare),
     "quality": Line(outcomes, bound=0.015),
     "bias, baseline of n": Line(partial(bias, times=1)),
     "bias, baseline of 10 n": Line(partial(bias, times=10), most=100_000),

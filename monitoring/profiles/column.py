@@ -28,6 +28,7 @@ class ColumnProfile:
         n_missing: empty cells, NaN and infinities.
         n_infinite: infinities.
         n_whole: numbers of a whole type.
+        n_negative: numbers below 0.
         mean: of the numbers.
         m2: sum of squared deviations from the mean.
         low: smallest number; infinity without any.
@@ -44,6 +45,7 @@ class ColumnProfile:
         self.n_missing = 0
         self.n_infinite = 0
         self.n_whole = 0
+        self.n_negative = 0
         self.mean = 0.0
         self.m2 = 0.0
         self.low, self.high = np.inf, -np.inf
@@ -134,7 +136,9 @@ class ColumnProfile:
         mean = float(shifted.mean())
         m2 = max(0.0, float(shifted @ shifted) - len(x) * mean * mean)
         self._add_moments(len(x), mean + float(x[0]), m2=m2)
-        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        low = float(x.min())
+        self.low, self.high = min(self.low, low), max(self.high, float(x.max()))
+        self.n_negative += int(np.count_nonzero(x < 0.0)) if low < 0.0 else 0
         self.sketch.update(x)
 
     def _add_moments(self, n: int, mean: float, *, m2: float) -> None:
@@ -169,6 +173,7 @@ class ColumnProfile:
         self.n_missing += other.n_missing
         self.n_infinite += other.n_infinite
         self.n_whole += other.n_whole
+        self.n_negative += other.n_negative
         self.n_other_texts += other.n_other_texts
         for text, count in other.texts.items():
             self._count_one(text, count)
@@ -176,6 +181,7 @@ class ColumnProfile:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the profile as arrays; the reverse of `from_arrays`."""
         facts = [getattr(self, name) for name in _FACTS] + [getattr(self, name).time for name in _TIMES]
+        facts.append(self.n_negative)
         texts = list(self.texts)
         return {
             "profile": np.array(facts, dtype=np.float64),
@@ -199,12 +205,15 @@ class ColumnProfile:
         for name, value in zip(_TIMES, facts[len(_FACTS) :], strict=False):  # earlier profiles have the first alone
             getattr(found, name).fix(value)
         found.sketch = QuantileSketch.from_arrays(arrays, rng=rng)
+        own = facts[len(_FACTS) + len(_TIMES) :]  # not of earlier profiles: of theirs all count, or none
+        found.n_negative = int(own[0]) if own else found.n_numbers * (found.low < 0.0)
         ends = arrays["text_sizes"].cumsum()
         content = arrays["texts"].tobytes()
         starts = ends - arrays["text_sizes"]
         texts = [content[a:b].decode("utf-8") for a, b in zip(starts, ends, strict=True)]
         found.texts = Counter(dict(zip(texts, arrays["text_counts"].tolist(), strict=True)))
-        counts = [found.n_missing, found.n_infinite, found.n_whole, found.n_other_texts, *found.texts.values()]
+        counts = [getattr(found, name) for name in _FACTS if name.startswith("n_")]
+        counts += [found.n_negative, *found.texts.values()]
         times = min(getattr(found, name).time for name in _TIMES)
         if min(counts) < 0 or not (np.isfinite(found.mean) and found.m2 >= 0 and times >= 1):
             raise ValueError("the numbers of the column are impossible")

@@ -20,8 +20,8 @@ completeness, which the result says. Correlations of columns of numbers share th
 With `false_discovery_rate` all tests of the check are judged together instead
 (`policylab.monitoring.quality.discoveries`).
 
-Completeness is compared after what chance explains of it, too: a baseline with one empty cell in a thousand is not
-violated by two in the next thousand.
+Completeness, and that numbers are not negative, are compared after what chance explains of it, too: a baseline with one
+empty cell in a thousand is not violated by two in the next thousand, nor one with none by one. With `Simple` it is.
 """
 
 from __future__ import annotations
@@ -42,7 +42,12 @@ from policylab.monitoring.quality.constraints import Constraints, FeatureConstra
 from policylab.monitoring.quality.content import CheckType, Found, content_violations
 from policylab.monitoring.quality.dependence import PairCheck, compared, told
 from policylab.monitoring.quality.discoveries import adjusted as adjusted_rates
-from policylab.monitoring.quality.discoveries import completeness_p_value, discovered, drift_p_value
+from policylab.monitoring.quality.discoveries import (
+    completeness_p_value,
+    discovered,
+    drift_p_value,
+    not_negative_p_value,
+)
 
 FALSE_ALARM_RATE = 0.003
 """Of a whole check on data that has not drifted; Deequ's rate for one column."""
@@ -227,12 +232,15 @@ def _with_adjusted(
             p_values[feature.name, "baseline_drift_check"] = drift_p_value(
                 simple, measured.chi_square, rules=rules, false_alarm_rate=rate
             )
+        column, reference = window.columns[feature.name], baseline.columns.get(feature.name)
         p_values[feature.name, "completeness_check"] = completeness_p_value(
-            feature.completeness, window.columns[feature.name], reference=baseline.columns.get(feature.name)
+            feature.completeness, column, reference=reference, rules=rules
         )
+        if feature.num_constraints is not None and feature.num_constraints.is_non_negative:
+            p_values[feature.name, "data_type_check"] = not_negative_p_value(column, reference=reference, rules=rules)
     p_values |= {(*one.names, "pair"): one.p_value(_pair_threshold(one, thresholds)) for one in pairs}
     rates = adjusted_rates(p_values)
-    kinds: tuple[CheckType, ...] = ("baseline_drift_check", "completeness_check")
+    kinds: tuple[CheckType, ...] = ("baseline_drift_check", "completeness_check", "data_type_check")
     of_columns = {name: {kind: rates[name, kind] for kind in kinds if (name, kind) in rates} for name in columns}
     return (
         {name: dataclasses.replace(one, adjusted=of_columns[name]) for name, one in columns.items()},

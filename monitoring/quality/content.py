@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-import numpy as np
-
 from policylab.monitoring.profiles.column import ColumnProfile
-from policylab.monitoring.quality.constraints import FeatureConstraints, MonitoringConfig
-from policylab.monitoring.quality.discoveries import completeness_p_value, discovered
+from policylab.monitoring.quality.constraints import FeatureConstraints, MonitoringConfig, NumberConstraints
+from policylab.monitoring.quality.discoveries import completeness_p_value, discovered, not_negative_p_value
 
 CheckType = Literal[
     "data_type_check",
@@ -56,7 +54,12 @@ def content_violations(
             f"Completeness {column.completeness:.6g} is below the baseline's {feature.completeness:.6g}: "
             f"{column.n_missing:,} of {column.n:,} values are missing{infinite}",
         )
-    yield from _out_of_range(feature, column)
+    limits = feature.num_constraints or NumberConstraints()
+    if limits.is_non_negative and _negative(column, reference=reference, rate=rate, adjusted=adjusted, config=config):
+        many = f"{column.n_negative:,} of {column.n_numbers:,}"
+        yield "data_type_check", f"The values must be non-negative, {many} are not; the smallest is {column.low:g}"
+    if column.n_numbers:
+        yield from _out_of_range(limits, column)
     domain = frozenset(feature.string_constraints.domains) if feature.string_constraints else frozenset()
     if domain and column.n_present:
         categories = column.categories()
@@ -84,18 +87,29 @@ def _less_complete(
         return False
     if (test := adjusted.get("completeness_check")) is not None:
         return discovered(test, config)
-    p_value = completeness_p_value(wanted, column, reference=reference)
-    # A baseline without a single empty cell allows none: one empty cell is news then.
+    p_value = completeness_p_value(wanted, column, reference=reference, rules=config.distribution_constraints)
     return p_value is None or p_value < rate
 
 
-def _out_of_range(feature: FeatureConstraints, column: ColumnProfile) -> Iterator[Found]:
-    limits = feature.num_constraints
-    if limits is None or not column.n_numbers:
-        return
-    low = max(0.0 if limits.is_non_negative else -np.inf, -np.inf if limits.minimum is None else limits.minimum)
-    if column.low < low:
-        rule = "non-negative" if low == 0.0 and limits.is_non_negative else f"at least {low:g}"
-        yield "data_type_check", f"The values must be {rule}, the smallest is {column.low:g}"
+def _negative(
+    column: ColumnProfile,
+    *,
+    reference: ColumnProfile | None,
+    rate: float,
+    adjusted: Mapping[CheckType, float],
+    config: MonitoringConfig,
+) -> bool:
+    """Return whether more numbers are negative than a baseline without and chance allow."""
+    if not column.n_negative:
+        return False
+    if (test := adjusted.get("data_type_check")) is not None:
+        return discovered(test, config)
+    p_value = not_negative_p_value(column, reference=reference, rules=config.distribution_constraints)
+    return p_value is None or p_value < rate
+
+
+def _out_of_range(limits: NumberConstraints, column: ColumnProfile) -> Iterator[Found]:
+    if limits.minimum is not None and column.low < limits.minimum:
+        yield "data_type_check", f"The values must be at least {limits.minimum:g}, the smallest is {column.low:g}"
     if limits.maximum is not None and column.high > limits.maximum:
         yield "data_type_check", f"The values must be at most {limits.maximum:g}, the largest is {column.high:g}"

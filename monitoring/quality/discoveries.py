@@ -9,8 +9,11 @@ Yekutieli's procedure however the columns depend on each other.
 | drift, `Robust` | the L-infinity distance is at most its threshold | Massart's bound of what exceeds it and error |
 | drift of categories, `ChiSquared` | the shares are the baseline's | of the chi-square test |
 | completeness | the share of values present is the baseline's | binomial, of the cells missing on either side |
+| not negative | the share of negative numbers is the baseline's | the same of negative numbers |
 
-Rules that leave nothing to chance are no tests: types, ranges, domains, columns, `Simple` distances, completeness of 1.
+A baseline in which nothing was missing or negative says that it is rare, not that it is impossible. Rules that leave
+nothing to chance are no tests: types, stated ranges, domains, columns, all of `Simple`, and what the constraints ask
+for though the baseline does not have it.
 """
 
 from __future__ import annotations
@@ -54,7 +57,9 @@ def drift_p_value(
     return linf_p_value(simple.value, spread=spread, error=simple.error + threshold)
 
 
-def completeness_p_value(wanted: float, column: ColumnProfile, *, reference: ColumnProfile | None) -> float | None:
+def completeness_p_value(
+    wanted: float, column: ColumnProfile, *, reference: ColumnProfile | None, rules: DistributionConstraints
+) -> float | None:
     """Return the p-value of a column being less complete than its baseline; None where it is no test.
 
     Of all cells that are missing on either side, each falls into the window with the window's share of the rows, if
@@ -65,13 +70,44 @@ def completeness_p_value(wanted: float, column: ColumnProfile, *, reference: Col
         wanted: the baseline's share of values present, in [0, 1].
         column: of the window.
         reference: of the baseline; None if there is none, which is then taken to be as long as the window.
+        rules: whether chance is taken off.
     """
-    if wanted == 1.0 or not column.n:
+    demanded = wanted == 1.0 and (reference is None or reference.n_missing > 0)
+    if demanded or not column.n or rules.comparison_method == "Simple":
         return None
-    time = max(column.missing_time.time, 1.0 if reference is None else reference.missing_time.time)
-    n, m = (column.n if reference is None else reference.n) / time, column.n / time
-    missing = column.n_missing / time
-    return float(betainc(missing, (1.0 - wanted) * n + 1.0, m / (n + m))) if missing > 0.0 else 1.0
+    n = column.n if reference is None else reference.n
+    # A baseline without any says nothing of how they follow each other; the window's own would call an outage one cell.
+    times = [side.missing_time.time for side in (column, reference) if side is not None and wanted < 1.0]
+    time = max(times, default=1.0)
+    return _more_by_chance(column.n_missing, of=column.n, before=(1.0 - wanted) * n, of_before=n, time=time)
+
+
+def not_negative_p_value(
+    column: ColumnProfile, *, reference: ColumnProfile | None, rules: DistributionConstraints
+) -> float | None:
+    """Return the p-value of a column having negative numbers, beside a baseline without; None where it is no test.
+
+    Args:
+        column: of the window.
+        reference: of the baseline; None if there is none.
+        rules: whether chance is taken off.
+    """
+    demanded = reference is None or reference.n_negative > 0 or not reference.n_numbers
+    if demanded or reference is None or not column.n_numbers or rules.comparison_method == "Simple":
+        return None
+    time, n = reference.number_time.time, reference.n_numbers
+    return _more_by_chance(column.n_negative, of=column.n_numbers, before=0.0, of_before=n, time=time)
+
+
+def _more_by_chance(found: int, *, of: int, before: float, of_before: float, time: float) -> float | None:
+    """Return how often as many of some rows fall into the window by chance, rows counted for what they are worth.
+
+    None of no rows at all: given how many there are, that test can find nothing (Tarone, Biometrics 46, 1990).
+    """
+    if not found:
+        return 1.0 if before else None
+    n, m = of_before / time, of / time
+    return float(betainc(found / time, before / time + 1.0, m / (n + m)))
 
 
 def adjusted(p_values: Mapping[Key, float | None]) -> dict[Key, float]:

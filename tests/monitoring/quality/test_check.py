@@ -64,7 +64,7 @@ def test_the_same_world_passes(tmp_path: Path) -> None:
     assert checked(table(1), tmp_path).violations == ()
 
 
-def broken(name: str) -> Table:
+def broken(name: str, *, few: int = 20) -> Table:
     data = table(1)
     match name:
         case "mean":
@@ -72,11 +72,11 @@ def broken(name: str) -> Table:
         case "variance":
             data["speed"] = data["speed"] * 2.0
         case "missing":
-            data["speed"] = np.where(np.arange(N) < 3, np.nan, data["speed"])
+            data["speed"] = np.where(np.arange(N) < few, np.nan, data["speed"])
         case "infinite":
-            data["speed"] = np.where(np.arange(N) < 3, np.inf, data["speed"])
+            data["speed"] = np.where(np.arange(N) < few, np.inf, data["speed"])
         case "negative":
-            data["stock"] = np.where(np.arange(N) == 0, -1, data["stock"])
+            data["stock"] = np.where(np.arange(N) % (N // few) == 0, -1, data["stock"])
         case "type":
             data["stock"] = data["stock"] + 0.5
         case "text":
@@ -117,6 +117,30 @@ def test_every_violation_is_found_and_nothing_else(name: str, expected: set[Any]
         found(result) - {("stock", "baseline_drift_check")} | (expected & {("stock", "baseline_drift_check")})
         == expected
     )
+
+
+@pytest.mark.parametrize("name", ["missing", "infinite", "negative"])
+def test_what_a_baseline_never_had_may_be_rare_and_is_chance_unless_that_is_not_taken_off(
+    name: str, tmp_path: Path
+) -> None:
+    data, simple = broken(name, few=3), set_drift(comparison_method="Simple", comparison_threshold=0.5)
+    assert checked(data, tmp_path).violations == ()
+    assert len(found(checked(data, tmp_path, change=simple))) == 1
+    q = set_config(false_discovery_rate=0.01)
+    assert checked(data, tmp_path, change=q).violations == ()
+    assert len(found(checked(broken(name), tmp_path, change=q))) == 1
+
+
+def test_what_is_demanded_though_the_baseline_lacks_it_leaves_nothing_to_chance(tmp_path: Path) -> None:
+    data = {"x": np.r_[np.nan, np.arange(-1.0, N - 2)]}
+    baseline = profile(data, tmp_path, "baseline")
+    limits = document(suggested(baseline))
+    set_feature(0, completeness=1.0, num_constraints={"is_non_negative": True})(limits)
+    result = check(profile(data, tmp_path), baseline, constraints=Constraints.model_validate(limits))
+    assert found(result) == {("x", "completeness_check"), ("x", "data_type_check")}
+    set_feature(0, completeness=0.5, num_constraints={"is_non_negative": False, "minimum": 0.0})(limits)
+    result = check(profile(data, tmp_path), baseline, constraints=Constraints.model_validate(limits))
+    assert found(result) == {("x", "data_type_check")}
 
 
 def set_config(**changes: Any) -> Callable[[dict[str, Any]], None]:
