@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,14 @@ def analyse(rows: Rows, question: Question, *, level: float = 0.95, seed: int = 
         ends = value - z * error, value + z * error
         found.append(Measured(name, metric.title, value, *ends, error, metric.neutral, metric.direction, post))
     flipped, notes = _flipped(rows, question, facet_d=facet_d, z=z, seed=seed, time=counts.time)
-    return Analysis(question, (*found, *flipped), n_a, n_d, rows.n_left_out, notes)
+    return Analysis(question, (*found, *flipped), n_a, n_d, rows.n_left_out, (*_never(rows, question), *notes))
+
+
+def _never(rows: Rows, question: Question) -> Iterator[str]:
+    """Yield which outcomes no row has: a misspelt one would look like perfect equality."""
+    for outcome in (question.label, question.prediction):
+        if outcome is not None and not outcome.mask(rows.columns[outcome.column]).any():
+            yield f"no row has the positive outcome {outcome}"
 
 
 def _counts(rows: Rows, question: Question, *, facet_d: NDArray[np.bool_]) -> Counts:

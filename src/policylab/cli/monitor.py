@@ -194,8 +194,10 @@ def stream(arguments: argparse.Namespace) -> int:
     from policylab.monitoring.sequential.watch import watch
 
     names = _names(arguments.columns)
-    if not arguments.run_length > 0:
-        raise UserError(f"--run-length must be above 0, got {arguments.run_length:g}")
+    if not all(names) or not names:
+        raise UserError(f"--columns must name columns, got '{arguments.columns}'; separate them with commas")
+    if not 0 < arguments.run_length < math.inf:
+        raise UserError(f"--run-length must be a number above 0, got {arguments.run_length:g}")
     sides = [
         {name: _numbers(read_rows(Path(path), columns=(name,)).columns[name], name=name) for name in names}
         for path in (arguments.baseline, arguments.window)

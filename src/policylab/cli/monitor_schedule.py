@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import sys
 import tempfile
 import threading
@@ -91,8 +92,8 @@ def watch(arguments: argparse.Namespace) -> int:
     from policylab.monitoring.schedule.monitor_file import load_monitor
     from policylab.monitoring.schedule.watch import watch_live
 
-    if not arguments.run_length > 0:
-        raise UserError(f"--run-length must be above 0, got {arguments.run_length:g}")
+    if not 0 < arguments.run_length < math.inf:
+        raise UserError(f"--run-length must be a number above 0, got {arguments.run_length:g}")
     config, stop = load_monitor(Path(arguments.file), overrides=arguments.overrides), threading.Event()
     if arguments.seconds is not None:
         timer = threading.Timer(arguments.seconds, stop.set)

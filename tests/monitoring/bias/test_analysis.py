@@ -101,6 +101,12 @@ def test_the_facet_must_divide_the_rows() -> None:
             analyse(people(0), question)
 
 
+def test_an_outcome_that_no_row_has_is_told() -> None:
+    asked = Question(QUESTION.facet, Selection(QUESTION.label.column, ("misspelt",)))
+    assert analyse(people(0), asked).notes == (f"no row has the positive outcome {asked.label}",)
+    assert not any("outcome" in note for note in analyse(people(0), QUESTION).notes)
+
+
 @pytest.mark.parametrize("text", ["sex", "=f", "sex=", "age>old", "age>nan", ""])
 def test_a_selection_that_says_nothing_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--facet must be COLUMN=VALUE"):

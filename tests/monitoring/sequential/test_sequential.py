@@ -172,4 +172,8 @@ def test_the_command_watches_columns(
     assert 0 <= alarms["a"] < 400
     assert main(["monitor", "stream", base, moved, "--columns", "c"]) == 2
     assert "has no column 'c'" in capsys.readouterr().err
+    assert main(["monitor", "stream", base, moved, "--columns", ""]) == 2
+    assert "--columns must name columns, got ''" in capsys.readouterr().err
+    assert main(["monitor", "stream", base, moved, "--columns", "a", "--run-length", "inf"]) == 2
+    assert "--run-length must be a number above 0, got inf" in capsys.readouterr().err
     assert main(["monitor", "stream", base, moved, "--columns", "a", "--run-length", "0"]) == 2
