@@ -35,7 +35,7 @@ from policylab.monitoring.outcomes.measures import OutcomeSettings
 from policylab.monitoring.outcomes.period import offset
 from policylab.monitoring.schedule.cron import Cron
 from policylab.monitoring.schedule.hosting_settings import MonitorHosting
-from policylab.monitoring.schedule.measured_names import unknown_name
+from policylab.monitoring.schedule.measured_names import never_alarms
 
 Model = TypeVar("Model", bound=Settings)
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -187,9 +187,9 @@ def load_monitor(path: Path, *, overrides: Sequence[str] = ()) -> MonitorConfig:
     config = placed(validate(MonitorConfig, document), folder=path.parent.resolve())
     baselines: dict[str, Path] = {check.kind: check.baseline for check in config.checks}
     findings = [
-        f"{document.place(('alarms', position, 'of'))}: alarms.{position}.of: {wrong}"
+        f"{document.place(('alarms', position, wrong.partition(':')[0]))}: alarms.{position}.{wrong}"
         for position, alarm in enumerate(config.alarms)
-        if (wrong := unknown_name(alarm.of, baselines)) is not None
+        if (wrong := never_alarms(alarm, baselines)) is not None
     ]
     if findings:
         raise ConfigError("\n".join(findings))

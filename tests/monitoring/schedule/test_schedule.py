@@ -119,6 +119,23 @@ def test_an_alarm_may_ask_for_what_may_be_measured(monitor: Path, of: str) -> No
     assert load_monitor(monitor).alarms[0].of == of
 
 
+@pytest.mark.parametrize(
+    ("of", "refused"),
+    [("bias.*", True), ("*.failed", True), ("live.*", True), ("*", False), ("data.*", False), ("b*", True)],
+)
+@pytest.mark.parametrize("kind", ["run_length", "false_discovery"])
+def test_a_threshold_of_chance_needs_measurements_that_tell(monitor: Path, of: str, refused: bool, kind: str) -> None:
+    checks = [{"kind": "data", "baseline": "base"},
+              {"kind": "bias", "baseline": "fair", "facet": "obs>0", "label": "return>0"}]  # fmt: skip
+    configure(monitor, policy="bundle", checks=checks,
+              alarms=[{"name": "some", "of": of, "threshold": {"kind": kind}}])  # fmt: skip
+    if not refused:
+        assert load_monitor(monitor).alarms[0].of == of
+        return
+    with pytest.raises(ConfigError, match=rf"alarms\.0\.threshold: {kind} needs to know how often chance does as much"):
+        load_monitor(monitor)
+
+
 def test_two_rates_of_a_data_check_are_one_mistake(monitor: Path) -> None:
     rates = {"false_alarm_rate": 0.01, "false_discovery_rate": 0.05}
     configure(monitor, checks=[{"kind": "data", "baseline": "base", **rates}])
