@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+import msgspec
 
 from policylab.agents.policy import Mask
 from policylab.deployment.capture.format import FORMAT_VERSION, Assignment, Source
@@ -40,7 +41,7 @@ RefusalKind = Literal[
 ]
 
 
-class DecisionRequest(NamedTuple):
+class DecisionRequest(msgspec.Struct, frozen=True):
     """One request for decisions.
 
     Attributes:
@@ -64,7 +65,7 @@ class DecisionRequest(NamedTuple):
     step: int | None = None
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True):
     """One decision, with all that is needed to judge it later.
 
     Attributes:
@@ -120,7 +121,7 @@ class Decision(NamedTuple):
         }
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """The decisions of one request, in the order of its observations.
 
     Attributes:
@@ -130,12 +131,3 @@ class Answer(NamedTuple):
 
     decisions: tuple[Decision, ...]
     new_session: tuple[str, float] | None = None
-
-
-def propensity(log_propensity: float) -> float:
-    """Return the propensity of its logarithm: a density beyond the range of floats is the largest float.
-
-    >>> propensity(0.0), propensity(800.0)
-    (1.0, 1.797...e+308)
-    """
-    return math.exp(min(log_propensity, 709.782712893384))

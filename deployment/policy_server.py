@@ -12,17 +12,19 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import logging
+import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from gymnasium import spaces
 
 from policylab.deployment.capture.recorder import Recorder, Served, is_power_of_two
 from policylab.deployment.capture.rewards import Rewards
-from policylab.deployment.decision import NEW_SESSION, Answer, Decision, DecisionRequest, Refusal, propensity
+from policylab.deployment.decision import NEW_SESSION, Answer, Decision, DecisionRequest, Refusal
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.fleet import Candidate, Fleet, Shadow
 from policylab.deployment.guardrails.comparison import Comparison
@@ -38,7 +40,7 @@ N_COMPUTING = 2
 logger = logging.getLogger(__name__)
 
 
-class Begun(NamedTuple):
+class Begun(msgspec.Struct, frozen=True):
     """A request with its route and its random numbers, before the policy is asked."""
 
     request: DecisionRequest
@@ -147,7 +149,7 @@ class PolicyServer:
         with self._lock:
             if key is not None and (found := self.retries.recall(key, fingerprint=told_by)):
                 return found
-            decision_id = secrets.token_hex(16) if key is None else self._named(key)
+            decision_id = os.urandom(16).hex() if key is None else self._named(key)
             draw = Draw(self._secret, decision_id)
             route, session, assignment = self.router.route(request, draw)
             first_step = request.step
@@ -199,7 +201,8 @@ class PolicyServer:
         with self._lock:
             if begun.key is not None and (found := self.retries.recall(begun.key, fingerprint=begun.fingerprint)):
                 return found
-            self._remember(begun, chosen)
+            if begun.session is not None:
+                self._remember(begun.session, begun, chosen=chosen)
             answer = self._answer(begun, None if chosen is None else chosen.choices)
             if begun.key is not None:
                 self.retries.remember(begun.key, answer, fingerprint=begun.fingerprint)
@@ -213,21 +216,21 @@ class PolicyServer:
         self._record(begun, answer)  # afterwards: what is recorded may be told to an observer that must know of it
         return answer
 
-    def _remember(self, begun: Begun, chosen: Chosen | None) -> None:
+    def _remember(self, session: Session, begun: Begun, *, chosen: Chosen | None) -> None:
         """Keep what the policy remembers for the session's next request; the fallback action leaves it as it was.
 
         Raises:
             Refusal: another request of the session has been decided since this one began.
         """
-        if begun.session is None or chosen is None or chosen.memory is None:
+        if chosen is None or chosen.memory is None:
             return
-        if begun.session.remembered is not begun.remembered:
+        if session.remembered is not begun.remembered:
             raise Refusal(
                 "another request of this session was decided at the same time, and the policy remembers one step after "
                 "the other; send a session's requests one by one",
                 kind="busy",
             )
-        begun.session.remembered = Remembered(begun.route.variant.policy.version, chosen.memory)
+        session.remembered = Remembered(begun.route.variant.policy.version, chosen.memory)
 
     def _check(self, request: DecisionRequest) -> None:
         n = len(request.observations)
@@ -297,11 +300,11 @@ class PolicyServer:
         policy, n, now = route.variant.policy, len(request.observations), self._wall_clock()
         source: Any = "policy"
         if choices is None:
-            source, choices = "fallback", [Choice(route.fleet.fallback, 0.0)] * n
-        decisions = tuple(
+            source, choices = "fallback", [Choice.of(route.fleet.fallback, 0.0)] * n
+        decisions = [
             Decision(
                 choice.action,
-                propensity(choice.log_propensity),
+                choice.propensity,
                 choice.log_propensity,
                 policy.propensity_kind if source == "policy" else "probability",
                 route.variant.name,
@@ -317,9 +320,9 @@ class PolicyServer:
                 None if begun.first_step is None else begun.first_step + i,
             )
             for i, choice in enumerate(choices)
-        )
+        ]
         new = request.session_id == NEW_SESSION and session is not None
-        return Answer(decisions, (session.id, now + self.sessions.expire_s) if new and session else None)
+        return Answer(tuple(decisions), (session.id, now + self.sessions.expire_s) if new and session else None)
 
     # ------------------------------------------------------------------ recording
 

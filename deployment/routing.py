@@ -115,11 +115,12 @@ class Router:
             Refusal: it names a variant that there is not.
         """
         session_id = request.session_id
+        if session_id is None and request.target_variant is None:
+            return self.traffic.drawn(draw.of_variant), None, "random"
         session = None if session_id is None or session_id == NEW_SESSION else self.sessions.find(session_id)
         if request.target_variant is not None:
             return self._named(request.target_variant, draw), session, "target"
-        if session_id is None:
-            return self.traffic.drawn(draw.of_variant), None, "random"
+        assert session_id is not None
         if session is None or not self.traffic.holds(session.route.variant):
             session = self.begin(secrets.token_hex(16) if session_id == NEW_SESSION else session_id)
         return session.route, session, "session"

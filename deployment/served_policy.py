@@ -8,8 +8,10 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from struct import Struct
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -23,6 +25,8 @@ from policylab.deployment.endpoint import BoundsSettings
 from policylab.errors import RunError, UserError
 
 _SMALLEST = 2.0**-53
+_LARGEST_LOG = 709.782712893384
+_parts = Struct("<QQQ16s").unpack
 MAX_KNOWN = 100_000
 
 
@@ -40,28 +44,26 @@ class Draw:
     True
     """
 
-    __slots__ = ("_digest",)
+    __slots__ = ("_action", "_digest", "_sampling", "_stream", "_variant")
 
     def __init__(self, secret: bytes, decision_id: str) -> None:
         self._digest = hashlib.blake2b(decision_id.encode(), key=secret, digest_size=40).digest()
-
-    def _uniform(self, place: int) -> float:
-        return (int.from_bytes(self._digest[place : place + 8], "little") >> 11) * _SMALLEST
+        self._variant, self._action, self._sampling, self._stream = _parts(self._digest)
 
     @property
     def of_variant(self) -> float:
         """In [0, 1), for the assignment of a variant."""
-        return self._uniform(0)
+        return float((self._variant >> 11) * _SMALLEST)
 
     @property
     def of_action(self) -> float:
         """In [0, 1), for the action of a single observation."""
-        return self._uniform(8)
+        return float((self._action >> 11) * _SMALLEST)
 
     @property
     def of_sampling(self) -> float:
         """In [0, 1), for what is recorded."""
-        return self._uniform(16)
+        return float((self._sampling >> 11) * _SMALLEST)
 
     def of_step(self, i: int) -> Draw:
         """Return the random numbers of the i-th decision of a request whose decisions follow from each other."""
@@ -69,17 +71,60 @@ class Draw:
 
     def generator(self) -> np.random.Generator:
         """Return a stream for actions that take more than one number."""
-        return np.random.Generator(np.random.SFC64(int.from_bytes(self._digest[24:40], "little")))
+        return np.random.Generator(np.random.SFC64(int.from_bytes(self._stream, "little")))
 
 
-class Choice(NamedTuple):
-    """One action, as the environment takes it, and the logarithm of its propensity."""
+class Choice(msgspec.Struct, frozen=True):
+    """One action, as the environment takes it, with the logarithm of its propensity and the propensity itself."""
 
     action: Any
     log_propensity: float
+    propensity: float
+
+    @classmethod
+    def of(cls, action: Any, log_propensity: float) -> Choice:
+        """Return the choice of an action; a density beyond the range of floats is the largest float.
+
+        >>> Choice.of(1, 0.0).propensity, Choice.of(1, 800.0).propensity
+        (1.0, 1.797...e+308)
+        """
+        return cls(action, log_propensity, math.exp(min(log_propensity, _LARGEST_LOG)))
 
 
-class Chosen(NamedTuple):
+class _Listing:
+    """What a policy does with one observation.
+
+    Args:
+        row: the probability of each action.
+        first: the action of the first of them.
+
+    Raises:
+        PolicyFailure: they do not add up to 1.
+    """
+
+    __slots__ = ("_choices", "_cumulative", "_first", "_probabilities")
+
+    def __init__(self, row: NDArray[np.float64], first: int) -> None:
+        self._first = first
+        self._probabilities: list[float] = row.tolist()
+        self._cumulative = list(itertools.accumulate(self._probabilities))
+        if not 0.999 < self._cumulative[-1] < 1.001:  # NaN compares as false
+            total = self._cumulative[-1]
+            raise PolicyFailure(f"the probabilities of the actions add up to {total}; export the policy again")
+        self._choices: list[Choice | None] = [None] * len(self._probabilities)
+
+    def at(self, uniform: float) -> Choice:
+        """Return the choice that a number in [0, 1) draws."""
+        index = bisect_right(self._cumulative, uniform * self._cumulative[-1])
+        while self._probabilities[index] == 0.0:  # rounding at the upper end, where masked actions may stand
+            index -= 1
+        choice = self._choices[index]
+        if choice is None:
+            choice = self._choices[index] = Choice.of(self._first + index, math.log(self._probabilities[index]))
+        return choice
+
+
+class Chosen(msgspec.Struct, frozen=True):
     """The choices of one request, and what the policy remembers after them, if it has a memory."""
 
     choices: Sequence[Choice]
@@ -108,22 +153,15 @@ class ServedPolicy:
         self._limits = None if bounds is None else _checked_limits(bundle, bounds)
         # A policy does not change: what it does for each of a few observations is computed once.
         few = isinstance(bundle.observation_space, spaces.Discrete) and int(bundle.observation_space.n) <= MAX_KNOWN
-        self._known: dict[int, tuple[list[float], list[float]]] | None = {} if few and self._listed else None
-
-    @property
-    def n_actions(self) -> int | None:
-        """Number of actions, if they can be listed and masked."""
-        return int(self.bundle.action_space.n) if isinstance(self.bundle.action_space, spaces.Discrete) else None
+        self._known: dict[int, _Listing] | None = {} if few and self._listed else None
+        self.n_actions = int(bundle.action_space.n) if isinstance(bundle.action_space, spaces.Discrete) else None
+        density = exploration and isinstance(bundle.action_space, spaces.Box)
+        self.propensity_kind: Literal["probability", "density"] = "density" if density else "probability"
 
     @property
     def remembers(self) -> bool:
         """Whether it has a memory, which goes from decision to decision of a session."""
         return isinstance(self.bundle.policy, RecurrentPolicy)
-
-    @property
-    def propensity_kind(self) -> Literal["probability", "density"]:
-        """What propensities are: a density for actions drawn from a continuous space."""
-        return "density" if self.exploration and isinstance(self.bundle.action_space, spaces.Box) else "probability"
 
     def choose(self, observations: Sequence[Any], masks: Sequence[Mask | None] | None, *, draw: Draw) -> list[Choice]:
         """Return one choice for each raw observation.
@@ -135,10 +173,10 @@ class ServedPolicy:
         if not self._listed:
             return self._drawn(observations, draw) if self.exploration else self._deterministic(observations)
         if len(observations) == 1:
-            return [self._picked(*self._listing(observations[0], None if masks is None else masks[0]), draw.of_action)]
+            return [self._listing(observations[0], None if masks is None else masks[0]).at(draw.of_action)]
         rows = self._policy.probabilities_batch(observations, masks=masks, greedy=not self.exploration)
         uniforms = draw.generator().random(len(observations)).tolist()
-        return [self._picked(*_listed(row), uniform) for row, uniform in zip(rows, uniforms, strict=True)]
+        return [_Listing(row, self._first).at(uniform) for row, uniform in zip(rows, uniforms, strict=True)]
 
     def choose_next(
         self, observations: Sequence[Any], masks: Sequence[Mask | None] | None, *, memory: Memory | None, draw: Draw
@@ -167,21 +205,15 @@ class ServedPolicy:
             choices += acting.choose([observation], mask, draw=draw.of_step(i))
         return Chosen(choices, steps.memories()[0])
 
-    def _listing(self, observation: Any, mask: Mask | None) -> tuple[list[float], list[float]]:
-        """Return the probabilities of all actions, and their running sums."""
+    def _listing(self, observation: Any, mask: Mask | None) -> _Listing:
         known = self._known if mask is None and type(observation) is int else None
-        if known is not None and observation in known:
-            return known[observation]
-        found = _listed(self._policy.probabilities(observation, mask=mask, greedy=not self.exploration))
+        if known is not None and (found := known.get(observation)) is not None:
+            return found
+        row = self._policy.probabilities(observation, mask=mask, greedy=not self.exploration)
+        found = _Listing(row, self._first)
         if known is not None and self.bundle.observation_space.contains(observation):
             known[observation] = found
         return found
-
-    def _picked(self, probabilities: list[float], cumulative: list[float], uniform: float) -> Choice:  # noqa: PLR0917
-        index = bisect_right(cumulative, uniform * cumulative[-1])
-        while probabilities[index] == 0.0:  # rounding at the upper end, where masked actions may stand
-            index -= 1
-        return Choice(self._first + index, math.log(probabilities[index]))
 
     def _drawn(self, observations: Sequence[Any], draw: Draw) -> list[Choice]:
         rng = draw.generator()
@@ -190,13 +222,13 @@ class ServedPolicy:
             pairs = list(zip(actions, found.tolist(), strict=True))
         else:
             pairs = [self._policy.sample(observation, rng) for observation in observations]
-        return [Choice(_finite(action), _finite(log_propensity)) for action, log_propensity in pairs]
+        return [Choice.of(_finite(action), _finite(log_propensity)) for action, log_propensity in pairs]
 
     def _deterministic(self, observations: Sequence[Any]) -> list[Choice]:
         actions = self._policy.act_batch(observations)
         if self._limits is not None:
             actions = actions.clip(*self._limits)
-        return [Choice(_finite(action), 0.0) for action in actions]
+        return [Choice.of(_finite(action), 0.0) for action in actions]
 
     def log_probability(self, observation: Any, action: Any, *, mask: Mask | None) -> float:
         """Return how likely this policy, under the same rules, takes an action that another one took."""
@@ -209,14 +241,6 @@ class ServedPolicy:
         if self._limits is None:
             return float(self._policy.log_probability(observation, action))
         return float(self._policy.log_probability(observation, action, limits=self._limits))
-
-
-def _listed(row: NDArray[np.float64]) -> tuple[list[float], list[float]]:
-    probabilities: list[float] = row.tolist()
-    cumulative = list(itertools.accumulate(probabilities))
-    if not 0.999 < cumulative[-1] < 1.001:  # NaN compares as false
-        raise PolicyFailure(f"the probabilities of the actions add up to {cumulative[-1]}; export the policy again")
-    return probabilities, cumulative
 
 
 def _finite(value: Any) -> Any:

@@ -19,6 +19,19 @@ PIECE = 64
 """Decisions of one piece of a stream: some 20 kB of JSON."""
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What an answer tells of one decision as JSON."""
+
+    action: Any
+    propensity: float
+    propensity_kind: str
+    variant: str
+    variant_probability: float
+    policy_version: str
+    decision_id: str
+    source: str
+
+
 class AnswerWriter:
     """Writes the decisions of one action space.
 
@@ -41,8 +54,8 @@ class AnswerWriter:
             if NPY in accept:
                 return self._npy(answer.decisions, single=single), NPY
         if single:
-            return self._encode(self._document(answer.decisions[0])), JSON
-        return self._encode({"decisions": [self._document(one) for one in answer.decisions]}), JSON
+            return self._encode(self._told(answer.decisions[0])), JSON
+        return self._encode({"decisions": [self._told(one) for one in answer.decisions]}), JSON
 
     def lines(self, answer: Answer, *, accept: str) -> tuple[Iterator[bytes], str]:
         """Return pieces of a line for each decision, and their type: JSON lines, or CSV if only that is taken."""
@@ -51,24 +64,24 @@ class AnswerWriter:
         def pieces() -> Iterator[bytes]:
             for first in range(0, len(answer.decisions), PIECE):
                 some = answer.decisions[first : first + PIECE]
-                yield self._csv(some) if csv else b"".join(self._encode(self._document(one)) + b"\n" for one in some)
+                yield self._csv(some) if csv else b"".join(self._encode(self._told(one)) + b"\n" for one in some)
 
         return pieces(), CSV if csv else JSON_LINES
 
     def _action(self, decision: Decision) -> Any:
         return decision.action if self._plain else value_to_json(self._space, decision.action)
 
-    def _document(self, decision: Decision) -> dict[str, Any]:
-        return {
-            "action": self._action(decision),
-            "propensity": decision.propensity,
-            "propensity_kind": decision.propensity_kind,
-            "variant": decision.variant,
-            "variant_probability": decision.variant_probability,
-            "policy_version": decision.policy_version,
-            "decision_id": decision.decision_id,
-            "source": decision.source,
-        }
+    def _told(self, decision: Decision) -> Told:
+        return Told(
+            self._action(decision),
+            decision.propensity,
+            decision.propensity_kind,
+            decision.variant,
+            decision.variant_probability,
+            decision.policy_version,
+            decision.decision_id,
+            decision.source,
+        )
 
     def _csv(self, decisions: Sequence[Decision]) -> bytes:
         """Return a line for each decision: the numbers of its action, propensity, variant, version, decision id."""

@@ -17,7 +17,7 @@ import io
 import math
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -35,7 +35,7 @@ WORDS = {"observation", "observations", "instances", "inputs", "mask", "masks", 
 _BATCH_WORDS = ("observations", "instances", "inputs")
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """What a body asks about."""
 
     observations: tuple[Any, ...]
@@ -65,6 +65,8 @@ class BodyReader:
         Raises:
             Refusal: it is not of that type, or not about an observation of the space.
         """
+        if content_type == JSON:  # most requests
+            return self._json(body)
         kind = content_type.partition(";")[0].strip().lower() or JSON
         if kind == JSON:
             return self._json(body)
@@ -82,7 +84,7 @@ class BodyReader:
             value = self._decode(body)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise Refusal(f"the body is no JSON: {str(error)[:120]}", kind="observation") from error
-        if isinstance(value, dict) and (WORDS & value.keys() or not isinstance(self._space, spaces.Dict)):
+        if isinstance(value, dict) and (not WORDS.isdisjoint(value) or not isinstance(self._space, spaces.Dict)):
             return self._object(value)
         if isinstance(value, list) and not isinstance(self._space, spaces.Tuple):
             depth = _depth(self._space)
@@ -117,7 +119,8 @@ class BodyReader:
         if batches:
             if "mask" in value:
                 raise Refusal("several observations take masks, one for each", kind="observation")
-            return self._many(value[batches[0]], value.get("masks"))._replace(episode=episode, step=step)
+            many = self._many(value[batches[0]], value.get("masks"))
+            return Asked(many.observations, many.masks, many.single, episode, step)
         if "masks" in value:
             raise Refusal("one observation takes a mask", kind="observation")
         masks = None if value.get("mask") is None else (_mask(value["mask"]),)

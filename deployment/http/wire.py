@@ -86,8 +86,9 @@ def checked_session_id(headers: Headers) -> str | None:
 
 def check_offered(headers: Headers) -> None:
     """Refuse what a request asks for and would not get."""
-    for name in NOT_OFFERED.keys() & headers.keys():
-        raise Refusal(f"{NOT_OFFERED[name]} is not offered by this endpoint; leave it out", kind="invalid")
+    if not NOT_OFFERED.keys().isdisjoint(headers):
+        asked = next(text for name, text in NOT_OFFERED.items() if name in headers)
+        raise Refusal(f"{asked} is not offered by this endpoint; leave it out", kind="invalid")
     attributes = headers.get(CUSTOM_ATTRIBUTES)
     if attributes is not None and (len(attributes) > 1024 or not attributes.isascii()):
         raise Refusal("custom attributes are at most 1024 ASCII characters", kind="invalid")
