@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from policylab.agents.agent import Report
 from policylab.errors import PolicylabError, UserError
 from policylab.experiments.evaluation import ExactEvaluator
-from policylab.experiments.execute import VALUE, RunExecution, Stopped
+from policylab.experiments.execute import LOCK_WAIT_S, VALUE, RunExecution, Stopped
 from policylab.experiments.worker import failure, progress
 from policylab.files import locked
 from policylab.runspec import ReportRow
@@ -194,7 +194,7 @@ class _Member:
             UserError: its agent brings processes of its own.
         """
         with contextlib.ExitStack() as held:
-            held.enter_context(locked(folder / "run.lock", wait_s=10.0))
+            held.enter_context(locked(folder / "run.lock", wait_s=LOCK_WAIT_S))
             if (folder / "result.json").exists():
                 return None
             run = RunExecution(folder, stop=threading.Event())

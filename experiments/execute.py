@@ -31,9 +31,13 @@ from policylab.files import (
     sync_folder,
     write_atomic,
 )
+from policylab.launchers.launcher import SAVE_S
 from policylab.runspec import ReportRow, RunResult, RunSpec, read_model
 
 OnRow = Callable[[ReportRow], None]
+LOCK_WAIT_S = SAVE_S + 10.0
+"""How long to wait for a run's folder: the worker of a process that was killed holds it until it has saved, or ends."""
+
 SAVING_SHARE = 20.0
 """Seconds of work for each second of saving."""
 
@@ -62,7 +66,7 @@ def execute(folder: Path, *, on_row: OnRow | None = None, stop: threading.Event 
         RunDirectoryError, CheckpointError: the folder's files are damaged, or another process uses them.
         StorageError: a write failed.
     """
-    with locked(folder / "run.lock", wait_s=10.0):
+    with locked(folder / "run.lock", wait_s=LOCK_WAIT_S):
         if (folder / "result.json").exists():
             result: RunResult = read_model(RunResult, folder / "result.json")
             return result

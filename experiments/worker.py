@@ -16,9 +16,10 @@ from policylab.attempts import Failure
 from policylab.errors import PolicylabError, UserError
 from policylab.experiments.execute import Stopped, execute, newest_checkpoint
 from policylab.experiments.packaging import package_run
+from policylab.launchers.launcher import SAVE_S
 from policylab.runspec import ReportRow
 
-LEAVE_S = 60.0
+LEAVE_S = SAVE_S
 """From the end of the input to the end of the process, whatever the run does: its parent may be gone."""
 logger = logging.getLogger(__name__)
 

@@ -18,14 +18,12 @@ from typing import Any, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from policylab.attempts import Attempts
-from policylab.launchers.launcher import Handle, Progress, State
+from policylab.launchers.launcher import SAVE_S, Handle, Progress, State, tell_interrupt, tell_unsaved
 
 LOG = "workers.log"
 EXECUTOR = "policylab.experiments.batch:Batch"
 GATHER_S = 0.05
 """Runs that are submitted one after the other are begun together: when the submitter waits, or after this time."""
-
-CLOSE_S = 30.0
 
 Event = tuple[Path, dict[str, Any]]
 """A run and what happened to it: an object of the table in `policylab.launchers.local`."""
@@ -143,18 +141,29 @@ class InlineLauncher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close(timeout_s=CLOSE_S)
+    def __exit__(self, left_by: type[BaseException] | None, *_: object) -> None:
+        tell_interrupt(left_by, n_runs=len(self._under_way()))
+        self.close(timeout_s=SAVE_S)
 
     def close(self, *, timeout_s: float) -> None:
-        """Let every run save and stop; give up waiting for that after ``timeout_s``."""
+        """Let every run save and stop; give up waiting for that after ``timeout_s``: what hangs ends with the process.
+
+        Raises:
+            KeyboardInterrupt: it came while they saved.
+        """
         with self._lock:
             self._closing = True
             self._end_waiting(list(self._waiting))
             self._lock.notify()
         self._begin.set()
         if self._thread is not None:
-            self._thread.join(timeout_s)
+            try:
+                self._thread.join(timeout_s)
+            finally:
+                tell_unsaved(self._under_way())
+
+    def _under_way(self) -> list[Path]:
+        return [folder for folder, one in list(self._progress.items()) if one.state is State.RUNNING]
 
     def _end_waiting(self, folders: Iterable[Path]) -> None:
         for folder in folders:

@@ -11,11 +11,21 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from policylab.attempts import Failure
 from policylab.registry import Registry
+
+SAVE_S = 20.0
+"""Time that runs get to save when they are to stop: on Ctrl-C, and when the process that started them is gone."""
+
+N_NAMED = 3
+"""How many of several runs a message names."""
+
+logger = logging.getLogger(__name__)
 
 LAUNCHERS = Registry(
     "launcher",
@@ -107,7 +117,11 @@ class Launcher(Protocol):
         ...
 
     def close(self, *, timeout_s: float) -> None:
-        """Stop every run, let it save, and leave no process behind; kill what is left after ``timeout_s``."""
+        """Stop every run, let it save, and leave no process behind; kill what is left after ``timeout_s``.
+
+        Raises:
+            KeyboardInterrupt: it came while they saved; nothing is waited for then.
+        """
         ...
 
     def __enter__(self) -> Self: ...
@@ -124,6 +138,28 @@ class LauncherSettings(Protocol):
     def n_workers(self) -> int:
         """How many runs execute at once."""
         ...
+
+
+def tell_interrupt(left_by: type[BaseException] | None, *, n_runs: int) -> None:
+    """Say on the log, which reaches standard error, what is done with runs under way when Ctrl-C ends their launcher.
+
+    Args:
+        left_by: the exception that leaves the launcher, if one does.
+        n_runs: how many runs are under way.
+    """
+    if n_runs and left_by is not None and issubclass(left_by, KeyboardInterrupt):
+        save = "1 run saves" if n_runs == 1 else f"{n_runs} runs save"
+        logger.warning("interrupted: %s, in at most %g s; press Ctrl-C again to stop at once", save, SAVE_S)
+
+
+def tell_unsaved(folders: Sequence[Path]) -> None:
+    """Say on the log which runs were ended before they had saved."""
+    if folders:
+        names = ["/".join(folder.parts[-2:]) for folder in folders[:N_NAMED]]
+        more = [f"and {len(folders) - N_NAMED} more"] if len(folders) > N_NAMED else []
+        logger.warning(
+            "ended before they had saved; they go on from their last checkpoint: %s", ", ".join([*names, *more])
+        )
 
 
 def open_launcher(settings: LauncherSettings, *, n_workers: int, folder: Path) -> Launcher:

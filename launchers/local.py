@@ -159,9 +159,7 @@ class WorkerProcess:
         if process is None or stacks is None:
             return None
         found = stacks.ask(process.pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill_group(process)
         return found
 
     def close(self) -> None:
@@ -182,15 +180,21 @@ class WorkerProcess:
                 _opened(pipe).close()
         return code
 
-    def kill(self) -> None:
-        """Wait a moment for its end, then kill it."""
+    def kill(self, *, after_s: float) -> None:
+        """Wait so long for its end, then kill it and all it started."""
         process = self._process
         if process is not None:
             try:
-                process.wait(timeout=5.0)
+                process.wait(timeout=after_s)
             except subprocess.TimeoutExpired:
-                process.kill()
+                _kill_group(process)
             self._discard(process)
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _opened(pipe: IO[str] | None) -> IO[str]:

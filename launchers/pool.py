@@ -11,16 +11,17 @@ from __future__ import annotations
 import collections
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from policylab.attempts import Attempts, Failure
 from policylab.launchers.deadline import Deadline
-from policylab.launchers.launcher import Handle, Progress, State
+from policylab.launchers.launcher import SAVE_S, Handle, Progress, State, tell_interrupt, tell_unsaved
 
-CLOSE_S = 30.0
-"""Time that runs get to save when a launcher is left."""
+EXIT_S = 5.0
+"""Time that a worker without a run gets to end by itself."""
 
 
 class WorkerLost(Exception):
@@ -58,8 +59,8 @@ class Worker(Protocol):
         """Ask for the end: a run that executes saves and stops; one that has not started does not start."""
         ...
 
-    def kill(self) -> None:
-        """End whatever is left of it, now."""
+    def kill(self, *, after_s: float) -> None:
+        """End whatever is left of it, unless it ends by itself within ``after_s`` seconds."""
         ...
 
 
@@ -126,22 +127,41 @@ class WorkerPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close(timeout_s=CLOSE_S)
+    def __exit__(self, left_by: type[BaseException] | None, *_: object) -> None:
+        tell_interrupt(left_by, n_runs=len(self._under_way(self._threads)))
+        self.close(timeout_s=SAVE_S)
 
     def close(self, *, timeout_s: float) -> None:
-        """Stop every run, let the workers save, and end them; kill what is left after ``timeout_s``."""
+        """Stop every run, let the workers save, and end them; kill what is left after ``timeout_s``.
+
+        Raises:
+            KeyboardInterrupt: it came while they saved; all have been killed.
+        """
+        threads, deadline = list(self._threads), time.monotonic() + timeout_s
+        try:
+            self._ask_to_leave(threads)
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        except KeyboardInterrupt:
+            deadline = time.monotonic()
+            raise
+        finally:
+            tell_unsaved(self._under_way(threads))
+            for thread in threads:
+                thread.worker.kill(after_s=max(0.0, min(EXIT_S, deadline - time.monotonic())))
+
+    def _ask_to_leave(self, threads: Sequence[_WorkerThread]) -> None:
         with self._lock:
             self._closing = True
             for folder in list(self._queue):
                 self._end_waiting(folder, Progress(State.STOPPED))
-            threads = list(self._threads)
             self._lock.notify_all()
         for thread in threads:
             thread.worker.close()
-        for thread in threads:
-            thread.join(timeout_s)
-            thread.worker.kill()
+
+    @staticmethod
+    def _under_way(threads: Sequence[_WorkerThread]) -> list[Path]:
+        return [folder for thread in threads if (folder := thread.folder) is not None]
 
     def _end_waiting(self, folder: Path, progress: Progress) -> None:
         self._queue.remove(folder)

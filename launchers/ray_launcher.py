@@ -201,7 +201,7 @@ class _Actor:
         self._closing.set()
         self._tell(lambda actor: actor.close.remote())
 
-    def kill(self) -> None:
+    def kill(self, *, after_s: float) -> None:
         self._forget()
 
     def _tell(self, message: Callable[[Any], Any]) -> None:

@@ -59,8 +59,8 @@ class Scripted:
     def close(self):
         self._stop.set()
 
-    def kill(self):
-        pass
+    def kill(self, *, after_s):
+        self._log.append(f"kill after {after_s:g}" if after_s == 0 else "kill")
 
 
 @pytest.fixture
@@ -143,6 +143,24 @@ def test_a_run_that_is_lost_while_it_stops_has_stopped(pool, log, tmp_path):
     pool.stop(handle)
     assert ended(pool, handle).state is State.STOPPED
     assert log.count("stoppable") == 1
+
+
+def test_a_second_ctrl_c_kills_every_worker_without_waiting(log, tmp_path):
+    class Interrupted(Scripted):
+        """Ctrl-C is pressed again while the first worker is asked to save."""
+
+        def close(self):
+            raise KeyboardInterrupt("again")
+
+    pool = WorkerPool(n_workers=2, make_worker=lambda: Interrupted(log), attempts=Attempts())
+    handles = [pool.submit(tmp_path / f"stoppable-{number}") for number in range(2)]
+    while not all(pool.poll(handle).steps for handle in handles):
+        pool.wait(timeout_s=0.01)
+    with pytest.raises(KeyboardInterrupt, match="again"), pool:
+        raise KeyboardInterrupt
+    assert log.count("kill after 0") == 2
+    for handle in handles:
+        pool.stop(handle)
 
 
 def test_a_defect_of_a_worker_ends_its_run_and_no_other(pool, tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -207,6 +209,37 @@ def test_no_process_survives_a_killed_controller(tmp_path: Path) -> None:
     process.kill()
     process.join()
     wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
+def test_ctrl_c_ends_calls_that_hang_at_once_and_the_study_goes_on(tmp_path: Path) -> None:
+    (hangs, folder), settings = (tmp_path / "hangs", tmp_path / "study"), {**SETTINGS, "execution": {"workers": 2}}
+    hangs.mkdir()
+
+    def hanging(task: Task) -> float:
+        while task.configuration["x"] >= 2 and hangs.exists():
+            (hangs / str(os.getpid())).touch()
+            time.sleep(0.01)
+        return float(task.configuration["x"])
+
+    def tuned() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt):
+            tune(hanging, SPACE, **settings, folder=folder)
+            os._exit(1)
+
+    process = multiprocessing.get_context("fork").Process(target=tuned)
+    process.start()
+    wait_until(lambda: len(list(hangs.iterdir())) == 2)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(timeout=30)
+    assert process.exitcode == 0
+    pids = [int(path.name) for path in hangs.iterdir()]
+    wait_until(lambda: not any(map(alive, pids)))
+    shutil.rmtree(hangs)
+    result = tune(hanging, SPACE, **settings, folder=folder)
+    assert result.best.configuration == {"x": 7}
+    assert sum(map(len, logged(folder, "end").values())) == len(result.trials) == 8
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -27,7 +27,7 @@ from policylab.aws.metrics import metric_line
 from policylab.errors import RunDirectoryError
 from policylab.files import read_json
 from policylab.launchers.local import WorkerProcess
-from policylab.launchers.pool import WorkerLost
+from policylab.launchers.pool import EXIT_S, WorkerLost
 from policylab.launchers.sagemaker.container.layout import RUN_CHANNEL, Layout
 from policylab.launchers.sagemaker.run_snapshot import restore_snapshot, save_snapshot
 from policylab.launchers.sagemaker.tuning_definition import EXPERIMENT
@@ -183,7 +183,7 @@ class JobRun:
             if self._thread.is_alive():
                 self.kill()
                 self._thread.join()
-            self._process.kill()
+            self._process.kill(after_s=EXIT_S)
         if self._follower is not None:
             self._follower.finish(TRACKING_S)
             self._follower = None

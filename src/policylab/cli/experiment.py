@@ -67,7 +67,7 @@ def _left(directory: RunDirectory) -> str:
     """Return what became of the runs when the command was interrupted."""
     config = directory.config
     if not getattr(config.launcher, "outlives", False):
-        return "saved"
+        return "stopped"
     from policylab.launchers.sagemaker.training_request import study_name
 
     study = study_name(config.name, config.config_hash)
