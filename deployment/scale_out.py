@@ -159,7 +159,7 @@ def deployed(
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)  # what fails is told in our words
     cpus = settings.local_cpus(scaling.max_capacity)
-    with ray_session(settings.address, num_cpus=cpus, runtime_env=settings.runtime_env):
+    with ray_session(settings.address, num_cpus=cpus, runtime_env=settings.runtime_env, setting="ray_serve.address"):
         if serve.status().proxies:
             raise UserError(
                 f"ray_serve.address={settings.address}: Ray Serve runs on that cluster already, and one endpoint has "

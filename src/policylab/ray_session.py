@@ -54,6 +54,7 @@ def ray_session(
     num_cpus: int | None = None,
     num_gpus: int | None = None,
     runtime_env: Mapping[str, Any] | None = None,
+    setting: str = "launcher.address",
 ) -> Iterator[Any]:
     """Connect to Ray or start it; yield the module ``ray``, and leave nothing behind.
 
@@ -65,6 +66,7 @@ def ray_session(
         num_cpus: processors of a local cluster; default: all.
         num_gpus: GPUs of a local cluster; default: all.
         runtime_env: what workers need: https://docs.ray.io/en/latest/ray-core/api/doc/ray.runtime_env.RuntimeEnv.html
+        setting: where the address was given, for errors.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -82,7 +84,7 @@ def ray_session(
     if address == "local":
         cluster = _local_cluster(ray, num_cpus=num_cpus, num_gpus=num_gpus, **options)
     else:
-        cluster = _remote_cluster(ray, address, **options)
+        cluster = _remote_cluster(ray, address, setting=setting, **options)
     with cluster:
         yield ray
 
@@ -122,18 +124,18 @@ def ray_folder() -> str:
 
 
 @contextlib.contextmanager
-def _remote_cluster(ray: Any, address: str, **options: Any) -> Iterator[None]:
+def _remote_cluster(ray: Any, address: str, *, setting: str, **options: Any) -> Iterator[None]:
     named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else ""
-    setting = f"RAY_ADDRESS={named}" if named else f"launcher.address={address}"
+    told = f"RAY_ADDRESS={named}" if named else f"{setting}={address}"
     if address != "auto" or HOST_PORT.fullmatch(named):
-        _check_reachable(named or address, setting)
+        _check_reachable(named or address, told)
     try:
         with _same_sigterm_handler():
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         remedy = "unset RAY_ADDRESS" if named else "use address=local"
         raise UserError(
-            f"{setting}: no Ray cluster that takes this machine: {error}; start one here with `ray start`, "
+            f"{told}: no Ray cluster that takes this machine: {error}; start one here with `ray start`, "
             f"{remedy}, or submit to a cluster elsewhere with `policylab jobs submit`"
         ) from error
     try:

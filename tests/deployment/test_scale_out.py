@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from tests.deployment.conftest import ServerProcess, endpoint_file, running
 from tests.deployment.test_serving import Load, request, status
+from tests.launchers.conftest import join, ray_environment, start_head, start_node  # noqa: F401 - fixtures
 
 from policylab.deployment.endpoint import EndpointConfig, load_endpoint
 from policylab.errors import ConfigError
@@ -212,3 +214,49 @@ def test_replicas_follow_the_load(bundles: dict[str, Path], tmp_path: Path, fami
         assert set(load.statuses) == {200}
         assert request(found)[0] == 200
         assert found.stop() == 0
+
+
+def test_a_cluster_that_is_not_there_is_told_in_words(bundles: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("ray.serve", exc_type=ImportError)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        file = endpoint_file(tmp_path, scaled(bundles, ray_serve={"address": address}))
+        with pytest.raises(AssertionError, match=f"ray_serve.address={address}: cannot be reached") as told:
+            ServerProcess(file)
+    assert "Traceback" not in str(told.value)
+
+
+@pytest.mark.slow
+def test_a_running_cluster_of_two_nodes_serves_and_stays(
+    bundles: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start_head: Any,  # noqa: F811 - fixtures
+    join: Any,  # noqa: F811
+) -> None:
+    pytest.importorskip("ray.serve", exc_type=ImportError)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    head, address = start_head("--num-cpus", 1)
+    join(address, "--num-cpus", 1)
+    two = {"min_capacity": 2, "max_capacity": 2, "concurrent_requests": 4}
+    # Neither node has room for both replicas.
+    ray_serve = {"address": address, "cpus_per_replica": 0.6, "start_timeout_s": 180}
+    file = endpoint_file(tmp_path, scaled(bundles, ray_serve=ray_serve, autoscaling=two))
+    for _ in range(2):  # the cluster stays, and takes the next endpoint
+        with running(file) as found:
+            deadline = time.monotonic() + 120.0
+            while status(found)["ray_serve"] != {"running": 2}:
+                assert time.monotonic() < deadline, status(found)["ray_serve"]
+                time.sleep(0.2)
+            client = client_of(found)
+            about = {"EndpointName": "lake", "ContentType": "application/json", "InferenceId": "again"}
+            answers = [client.invoke_endpoint(Body=b"3", **about)["Body"].read() for _ in range(20)]
+            assert len(set(answers)) == 1
+            with Load(found, n_clients=2) as load:
+                load.wait(200)
+            assert load.failures == []
+            assert set(load.statuses) == {200}
+            assert found.stop() == 0
+            assert found.errors == ""
+        assert head.process.poll() is None
