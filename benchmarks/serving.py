@@ -57,7 +57,11 @@ CONTESTANTS = (
     "ray-table",
     "ray-network",
 )
-OBSERVATIONS = {"table": 3, "network": [0.01, -0.02, 0.03, 0.04]}
+OBSERVATIONS = {
+    "table": list(range(16)),
+    "network": np.random.default_rng(1).uniform(-0.2, 0.2, (16, 4)).round(3).tolist(),
+}
+"""Asked about in turn: all states of the table."""
 
 
 # ------------------------------------------------------------------ policies
@@ -111,8 +115,7 @@ class Server:
     def __init__(self, name, *, folder, bundles):
         self.name, self.port = name, free_port()
         kind = name.partition("-")[2] or ("network" if name == "network" else "table")
-        observation = OBSERVATIONS[kind]
-        self.path, body = "/invocations", {"observation": observation}
+        self.path, bodies = "/invocations", [{"observation": one} for one in OBSERVATIONS[kind]]
         peers = [sys.executable, "-m", "benchmarks.serving_peers"]
         if name == "empty":
             command = [*peers, "empty"]
@@ -123,13 +126,13 @@ class Server:
             from policylab.experiments.tracking.mlflow_policy import save_policy
 
             save_policy(folder / name, bundles[kind])
-            body = {"inputs": [observation]}
+            bodies = [{"inputs": [one]} for one in OBSERVATIONS[kind]]
             command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder / name),
                        "--env-manager", "local", "--workers", "1"]  # fmt: skip
         else:
             source = bundles[name] if name in bundles else self._guarded(folder, bundles["table"])
             command = [sys.executable, "-m", "policylab", "serve", str(source)]
-        self.body = json.dumps(body).encode()
+        self.bodies = [json.dumps(body).encode() for body in bodies]
         self.log = (folder / f"{name}.log").open("w+")
         cores = os.sched_getaffinity(0)
         self.process = subprocess.Popen(
@@ -155,7 +158,7 @@ class Server:
         deadline = time.monotonic() + 120
         while True:
             try:
-                request = urllib.request.Request(f"http://127.0.0.1:{self.port}{self.path}", self.body,
+                request = urllib.request.Request(f"http://127.0.0.1:{self.port}{self.path}", self.bodies[0],
                                                  {"content-type": "application/json"})  # fmt: skip
                 urllib.request.urlopen(request, timeout=5).read()
                 break
@@ -170,9 +173,9 @@ class Server:
                                              {"content-type": "application/json"})  # fmt: skip
             urllib.request.urlopen(request, timeout=30).read()
 
-    def request(self):
+    def requests(self):
         head = f"POST {self.path} HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\ncontent-type: application/json\r\n"
-        return f"{head}content-length: {len(self.body)}\r\n\r\n".encode() + self.body
+        return [f"{head}content-length: {len(body)}\r\n\r\n".encode() + body for body in self.bodies]
 
     def resident_mb(self):
         with open(f"/proc/{self.process.pid}/statm") as file:
@@ -206,12 +209,12 @@ def whole(answer):
     return len(body) >= int(lower[at + 15 :].partition(b"\r\n")[0])
 
 
-def latencies(port, *, request, n):
-    """Return the seconds of n requests of one client, one after the other."""
+def latencies(port, *, requests, n):
+    """Return the seconds of n of the iterator's requests of one client, one after the other."""
     found = []
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(n):
+        for request in itertools.islice(requests, n):
             began = time.perf_counter()
             connection.sendall(request)
             answer = connection.recv(65536)
@@ -251,17 +254,18 @@ def rate(port, *, requests, n):
 def load(task, pipe):
     """The load generator's process, on the first core."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    what, port, request, n = task
+    what, port, requests, n = task
+    requests = itertools.cycle(requests)
     if what == "latency":
-        pipe.send(latencies(port, request=request, n=n))
+        pipe.send(latencies(port, requests=requests, n=n))
     else:
-        pipe.send(rate(port, requests=itertools.repeat(request), n=n))
+        pipe.send(rate(port, requests=requests, n=n))
 
 
 def generated(what, server, *, n):
     mine, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
-        target=load, args=((what, server.port, server.request(), n), theirs)
+        target=load, args=((what, server.port, server.requests(), n), theirs)
     )
     process.start()
     theirs.close()

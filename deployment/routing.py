@@ -116,7 +116,8 @@ class Router:
         """
         session_id = request.session_id
         if session_id is None and request.target_variant is None:
-            return self.traffic.drawn(draw.of_variant), None, "random"
+            routes = self.traffic.routes
+            return routes[0] if len(routes) == 1 else self.traffic.drawn(draw.of_variant), None, "random"
         session = None if session_id is None or session_id == NEW_SESSION else self.sessions.find(session_id)
         if request.target_variant is not None:
             return self._named(request.target_variant, draw), session, "target"

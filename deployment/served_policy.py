@@ -26,7 +26,7 @@ from policylab.errors import RunError, UserError
 
 _SMALLEST = 2.0**-53
 _LARGEST_LOG = 709.782712893384
-_parts = Struct("<QQQ16s").unpack
+_numbers = Struct("<QQQ16x").unpack
 MAX_KNOWN = 100_000
 
 
@@ -40,30 +40,23 @@ class Draw:
     A retry repeats the decision to the last bit, after a restart too. Without the secret nobody can choose an id for
     the action it leads to.
 
+    Attributes:
+        of_variant: in [0, 1), for the assignment of a variant.
+        of_action: in [0, 1), for the action of a single observation.
+        of_sampling: in [0, 1), for what is recorded.
+
     >>> Draw(b"secret", "a").of_action == Draw(b"secret", "a").of_action
     True
     """
 
-    __slots__ = ("_action", "_digest", "_sampling", "_stream", "_variant")
+    __slots__ = ("_digest", "of_action", "of_sampling", "of_variant")
 
     def __init__(self, secret: bytes, decision_id: str) -> None:
         self._digest = hashlib.blake2b(decision_id.encode(), key=secret, digest_size=40).digest()
-        self._variant, self._action, self._sampling, self._stream = _parts(self._digest)
-
-    @property
-    def of_variant(self) -> float:
-        """In [0, 1), for the assignment of a variant."""
-        return float((self._variant >> 11) * _SMALLEST)
-
-    @property
-    def of_action(self) -> float:
-        """In [0, 1), for the action of a single observation."""
-        return float((self._action >> 11) * _SMALLEST)
-
-    @property
-    def of_sampling(self) -> float:
-        """In [0, 1), for what is recorded."""
-        return float((self._sampling >> 11) * _SMALLEST)
+        variant, action, sampling = _numbers(self._digest)
+        self.of_variant = (variant >> 11) * _SMALLEST
+        self.of_action = (action >> 11) * _SMALLEST
+        self.of_sampling = (sampling >> 11) * _SMALLEST
 
     def of_step(self, i: int) -> Draw:
         """Return the random numbers of the i-th decision of a request whose decisions follow from each other."""
@@ -71,7 +64,7 @@ class Draw:
 
     def generator(self) -> np.random.Generator:
         """Return a stream for actions that take more than one number."""
-        return np.random.Generator(np.random.SFC64(int.from_bytes(self._stream, "little")))
+        return np.random.Generator(np.random.SFC64(int.from_bytes(self._digest[24:40], "little")))
 
 
 class Choice(msgspec.Struct, frozen=True):

@@ -73,7 +73,7 @@ class AnswerWriter:
 
     def _told(self, decision: Decision) -> Told:
         return Told(
-            self._action(decision),
+            decision.action if self._plain else value_to_json(self._space, decision.action),
             decision.propensity,
             decision.propensity_kind,
             decision.variant,

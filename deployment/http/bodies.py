@@ -84,13 +84,18 @@ class BodyReader:
             value = self._decode(body)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise Refusal(f"the body is no JSON: {str(error)[:120]}", kind="observation") from error
-        if isinstance(value, dict) and (not WORDS.isdisjoint(value) or not isinstance(self._space, spaces.Dict)):
+        if type(value) is dict and len(value) == 1 and "observation" in value:  # most requests
+            value = value["observation"]
+        elif isinstance(value, dict) and (not WORDS.isdisjoint(value) or not isinstance(self._space, spaces.Dict)):
             return self._object(value)
-        if isinstance(value, list) and not isinstance(self._space, spaces.Tuple):
+        elif isinstance(value, list) and not isinstance(self._space, spaces.Tuple):
             depth = _depth(self._space)
             if depth is not None and _nesting(value) > depth:
                 return self._many(value)
-        return Asked((self._one(value),))
+        try:
+            return Asked((self._value(value),))
+        except UserError as error:
+            raise Refusal(str(error), kind="observation") from None
 
     def _json_lines(self, body: bytes) -> Asked:
         lines = [line for line in body.split(b"\n") if line.strip()]
@@ -103,8 +108,6 @@ class BodyReader:
         return Asked(tuple(one.observations[0] for one in found), given, single=False)
 
     def _object(self, value: dict[str, Any]) -> Asked:
-        if len(value) == 1 and "observation" in value:  # most requests
-            return Asked((self._one(value["observation"]),))
         unknown = sorted(value.keys() - WORDS)
         batches = [word for word in _BATCH_WORDS if word in value]
         if unknown or len(batches) + ("observation" in value) != 1:

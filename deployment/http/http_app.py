@@ -60,11 +60,12 @@ class HttpApp:
             return
         path = scope["path"]
         body: bytes | Iterator[bytes]
-        wrapped = path.startswith("/endpoints/") and path.endswith(INVOKED)
         try:
-            handler = self.found(scope)
-            status, headers, body = await handler(dict(scope["headers"]), receive)
+            methods = self.handlers.get(path)
+            handler = None if methods is None else methods.get(scope["method"])
+            status, headers, body = await (handler or self.found(scope))(dict(scope["headers"]), receive)
         except Refusal as refusal:
+            wrapped = path.startswith("/endpoints/") and path.endswith(INVOKED)
             self.refused[refusal.kind] = self.refused.get(refusal.kind, 0) + 1
             status, headers, body = wire.refused(refusal, wrapped=wrapped)
         except Disconnected:

@@ -33,13 +33,17 @@ class Invocations:
         Raises:
             Refusal: it breaks a rule, or the policy failed and there is no fallback.
         """
-        body = self.plain(headers, body)
-        wire.check_offered(headers)
-        session_id = wire.checked_session_id(headers)
-        if session_id is not None and (kind := _session_request(body)):
-            return self._session(kind, session_id)
+        if b"content-encoding" in headers:
+            body = self.plain(headers, body)
+        session_id = None
+        if not wire.NAMES.isdisjoint(headers):
+            wire.check_offered(headers)
+            session_id = wire.checked_session_id(headers)
+            if session_id is not None and (kind := _session_request(body)):
+                return self._session(kind, session_id)
         asked = self.asked(headers, body)
-        answer = await self._decided(request_of(headers, asked, session_id=session_id))
+        request = request_of(headers, asked, session_id=session_id)
+        answer = self.server.decide(request) if self.server.deadline_s is None else await self._decided(request)
         return self.response(headers, answer, single=asked.single)
 
     async def stream(self, headers: wire.Headers, body: bytes) -> wire.Streamed:
@@ -131,6 +135,8 @@ def request_of(headers: wire.Headers, asked: Asked, *, session_id: str | None = 
     Raises:
         Refusal: the headers name it in a way that cannot be.
     """
+    if wire.NAMES.isdisjoint(headers):
+        return DecisionRequest(asked.observations, asked.masks, episode=asked.episode, step=asked.step)
     target, retried = headers.get(wire.TARGET_VARIANT), headers.get(wire.INVOCATION_ID)
     return DecisionRequest(
         asked.observations,

@@ -39,6 +39,9 @@ NOT_OFFERED = {
     b"x-amzn-sagemaker-prefix-aware-id": "PrefixAwareId",
 }
 
+NAMES = frozenset([TARGET_VARIANT, INFERENCE_ID, SESSION_ID, CUSTOM_ATTRIBUTES, INVOCATION_ID, *NOT_OFFERED])
+"""Headers with which a request says more than its body does; most have none of them."""
+
 _INFERENCE_ID = re.compile(r"[\x20-\x7e]{1,64}")
 _SESSION_ID = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*")
 
