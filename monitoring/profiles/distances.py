@@ -193,7 +193,8 @@ def between_numbers(baseline: ColumnProfile, window: ColumnProfile, *, false_ala
     found = {"linf_simple": simple, **_binned(baseline, window, spread=spread, rate=false_alarm_rate)}
     widths = np.diff(steps.points)
     scale = max(baseline.std_dev, SMALLEST_STD) if baseline.std_dev else 1.0
-    upright = np.sqrt(steps.first * (1 - steps.first))[:-1]
+    together = (n * steps.first + m * steps.second) / (n + m)  # a baseline of few values says little of how they vary
+    upright = np.sqrt(together * (1 - together))[:-1]
     z = float(-ndtri(false_alarm_rate / 2))
     found["wasserstein"] = Distance(
         float(gap[:-1] @ widths) / scale,

@@ -105,6 +105,13 @@ def test_distances_of_numbers_by_hand() -> None:
     assert found["jensen_shannon"].value == pytest.approx(0.3 * np.log(1.5) + 0.1 * np.log(0.5))
 
 
+def test_a_baseline_of_a_single_value_is_no_proof_of_drift() -> None:
+    many = np.random.default_rng(0).standard_normal(1_500)
+    for first, second in (([1.0], many), (many, [1.0])):
+        found = between_numbers(column(first), column(second), false_alarm_rate=0.003)
+        assert not any(distance.beyond_chance for distance in found.values())
+
+
 def test_distances_of_small_samples_are_scipys() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.standard_normal(3_000), rng.standard_normal(2_000) + 0.3
