@@ -27,8 +27,8 @@ from policylab.monitoring.sequential.reference import Reference
 Floats = NDArray[np.float64]
 HALF_SHIFT = 0.5
 """k for a shift of one standard deviation."""
-BLOCK = 5
-"""Mean length of the blocks that are drawn, in batches."""
+BLOCK = 15
+"""Mean length of the blocks that are drawn, in batches: where one begins, what is left of dependence is lost."""
 MAX_STEPS, N_STREAMS = 5_000, 400
 REACH = 20.0
 """So many times the length of the streams is the longest run length that is read off them."""
