@@ -126,8 +126,8 @@ class Caller:
         except Exception as error:  # the objective is foreign code
             yield Failure.of(error)
         else:
-            if math.isnan(value):
-                yield Failure("its last value is NaN")
+            if not math.isfinite(value):
+                yield Failure(f"its last value is {'NaN' if math.isnan(value) else 'infinite'}")
 
     def _checkpoint(self, trial: int, seed: int) -> Path:
         return self._folder / f"{trial:06d}-{seed}"

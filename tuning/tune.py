@@ -58,8 +58,8 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
     """Search ``space`` for the configuration with the best value of ``objective``.
 
     Args:
-        objective: maps a `Task` to its final value, or yields (resource, value) reports. What it raises, and NaN at
-            the end, fails one run, not the study.
+        objective: maps a `Task` to its final value, or yields (resource, value) reports. What it raises, and a last
+            value that is not finite, fails one run, not the study.
         space: searched.
         limits: when the study is over; ``steps`` counts resource over all runs.
         searcher: proposes configurations: grid, random, bayesian or tpe.

@@ -122,6 +122,16 @@ def test_a_dying_objective_is_recorded_and_never_wins() -> None:
     assert 1 <= result.best.configuration["x"] <= 5
 
 
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("odd", [math.inf, -math.inf])
+def test_an_infinite_value_never_wins(mode: str, odd: float) -> None:
+    result = tune(lambda task: odd if task.configuration["x"] > 5 else 1.0, SPACE, limits={"trials": 12}, mode=mode)
+    failed = [trial for trial in result.trials if trial.configuration["x"] > 5]
+    assert failed
+    assert {trial.failed for trial in failed} == {"its last value is infinite"}
+    assert result.best.value == 1.0
+
+
 def test_without_any_value_the_first_error_is_told() -> None:
     def broken(task: Task) -> float:
         raise KeyError("nope")
