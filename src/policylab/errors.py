@@ -93,8 +93,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean("q_lerning", ["sarsa", "q_learning"])
     "; did you mean 'q_learning'?"
-    >>> did_you_mean("zebra", ["sarsa"])
+    >>> did_you_mean("retries", ["attempts", "extras"])
     ''
     """
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.65)
     return f"; did you mean '{close[0]}'?" if close else ""
