@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from policylab.config import Settings
 from policylab.errors import ConfigError
-from policylab.files import content_hash, read_json
+from policylab.files import read_json
 from policylab.tuning.hyperparameter_text import from_hyperparameters, from_text
 from policylab.tuning.searchers.observations import Observation
 from policylab.tuning.study_facts import Parent, Status, StudyFacts
@@ -143,7 +143,7 @@ def _facts(record: _Record) -> StudyFacts:
             "static": {**from_hyperparameters(definition.StaticHyperParameters), **fixed},
             "searcher": {"Grid": "grid", "Random": "random"}.get(config.Strategy, "bayesian"),
             "scheduler": "hyperband" if config.Strategy == "Hyperband" else "fixed",
-            "identity": content_hash([algorithm, definition.InputDataConfig]),
+            "identity": {**algorithm, "InputDataConfig": definition.InputDataConfig},
             "parents": tuple(str(parent.get("HyperParameterTuningJobName")) for parent in warm),
         }
     )

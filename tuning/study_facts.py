@@ -9,7 +9,6 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from policylab.config import Settings
-from policylab.files import content_hash
 from policylab.tuning.searchers.observations import Observation
 from policylab.tuning.space import Space
 
@@ -21,8 +20,8 @@ _WITHOUT_EFFECT = {"name", "description", "seeds", "launcher", "tracking", "sear
 class StudyFacts(Settings):
     """What a warm start compares between studies.
 
-    ``static`` are the parameters that are not searched; ``identity`` is a fingerprint of data and algorithm, None
-    when unknown.
+    ``static`` are the parameters that are not searched; ``identity`` are data and algorithm, value by name, None when
+    unknown.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
@@ -34,7 +33,7 @@ class StudyFacts(Settings):
     static: dict[str, Any] = Field(default_factory=dict)
     searcher: str = "bayesian"
     scheduler: str = "fixed"
-    identity: str | None = None
+    identity: dict[str, Any] | None = None
     n_trials: int | None = None
     parents: tuple[str, ...] = ()
 
@@ -82,16 +81,10 @@ def experiment_facts(config: Mapping[str, Any], settings: Mapping[str, Any], *, 
         for path, value in _flat(config.get(section, {}))
         if not any(_within(f"{section}.{path}", path_above) for path_above in paths)
     }
-    identity = {name: value for name, value in config.items() if name not in _WITHOUT_EFFECT.union(searched)}
+    identity = dict(_flat({name: value for name, value in config.items() if name not in {*_WITHOUT_EFFECT, *searched}}))
+    kinds = {f"{section}.kind": config.get(section, {}).get("kind") for section in searched}
     return StudyFacts.model_validate(
-        {
-            **known,
-            "name": name,
-            "static": static,
-            "identity": content_hash([identity, *(config.get(section, {}).get("kind") for section in searched)])
-            if identity
-            else None,
-        }
+        {**known, "name": name, "static": static, "identity": {**identity, **kinds} if identity else None}
     )
 
 

@@ -132,13 +132,17 @@ def _change_findings(child: StudyFacts, parent: StudyFacts, *, place: str, limit
 
 
 def _identity_findings(child: StudyFacts, parent: StudyFacts, *, place: str) -> Iterator[Finding]:
-    if child.identity is not None and parent.identity is not None and child.identity != parent.identity:
-        yield Finding(
-            place,
-            "data and algorithm must be identical",
-            "another environment, kind of agent, budget or evaluation (or image or channels)",
-            "use kind: transfer_learning",
-        )
+    if child.identity is None or parent.identity is None:
+        return
+    for name in sorted(child.identity.keys() | parent.identity.keys()):
+        own, theirs = child.identity.get(name), parent.identity.get(name)
+        if own != theirs:
+            yield Finding(
+                f"{place}: {name}",
+                f"data and algorithm must be identical, and the child has {own!r}",
+                theirs,
+                "make them alike, or use kind: transfer_learning",
+            )
 
 
 def names(facts: StudyFacts, other: StudyFacts) -> set[str]:

@@ -130,11 +130,11 @@ RESTRICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"child": facts(n_trials=651), "parents": [parent(n_trials=100)]},
         "count together against the limit of 750, got 751"),
     "identical means identical": (
-        {"kind": "identical_data_and_algorithm", "child": facts(identity="a"),
-         "parents": [parent(facts(name="p", identity="a"))]},
-        {"kind": "identical_data_and_algorithm", "child": facts(identity="a"),
-         "parents": [parent(facts(name="p", identity="b"))]},
-        "data and algorithm must be identical.*use kind: transfer_learning"),
+        {"kind": "identical_data_and_algorithm", "child": facts(identity={"env.id": "a"}),
+         "parents": [parent(facts(name="p", identity={"env.id": "a"}))]},
+        {"kind": "identical_data_and_algorithm", "child": facts(identity={"env.id": "a", "budget.steps": 9}),
+         "parents": [parent(facts(name="p", identity={"env.id": "b", "budget.steps": 9}))]},
+        r"p: env.id: data and algorithm must be identical, and the child has 'a', got 'b'; .*kind: transfer_learning$"),
 }  # fmt: skip
 
 
@@ -574,7 +574,7 @@ def test_a_run_directory_brings_what_was_not_searched(tmp_path: Path) -> None:
     assert child.identity == read.facts.identity
     other = experiment_facts({**config, "env": {"id": "CliffWalking-v0"}}, settings, name="child")
     assert started(read, child=child, kind="identical_data_and_algorithm").sources
-    with pytest.raises(ConfigError, match="data and algorithm must be identical"):
+    with pytest.raises(ConfigError, match=r"env.id: .* identical, and the child has 'CliffWalking-v0', got 'Taxi-v3'"):
         started(read, child=other, kind="identical_data_and_algorithm")
     assert started(read, child=other).sources
 
