@@ -12,7 +12,9 @@ import queue
 import shutil
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from policylab.agents.space_json import value_to_json
 from policylab.deployment.capture.format import (
@@ -39,7 +41,7 @@ CHUNK_BYTES = 2**20
 logger = logging.getLogger(__name__)
 
 
-class Served(NamedTuple):
+class Served(msgspec.Struct, frozen=True):
     """One decision to record: what it was about, what was answered, who else is asked, whether it is written."""
 
     fleet: Fleet
@@ -51,7 +53,7 @@ class Served(NamedTuple):
     written: bool
 
 
-class Reported(NamedTuple):
+class Reported(msgspec.Struct, frozen=True):
     """One reward to record, and the end of its episode if it was told."""
 
     decision_id: str
