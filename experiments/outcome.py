@@ -12,6 +12,7 @@ import numpy as np
 from policylab.agents.policy import StoredPolicy
 from policylab.errors import RunError
 from policylab.experiments.evaluation import ExactEvaluator, exact_table, greedy_actions
+from policylab.experiments.failures import all_failures, without_tracebacks
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.standing import schedule_document
 from policylab.experiments.statistics import Interval, mean_interval, probability_of_improvement, seed_warning
@@ -156,10 +157,13 @@ def search_document(run: RunDirectory, runs: Sequence[FinishedRun]) -> dict[str,
         return None
     outcome, root = read_outcome(run), run.config.seeds.root
     history = read_history(run)
+    reasons = all_failures(history, run.path)
     found: dict[str, Any] = {
         **outcome.model_dump(mode="json", exclude={"schema_version"}),
         "configuration": dict(history.trials[outcome.winner].configuration),
         "schedule": schedule_document(history, outcome.winner),
+        "failures": without_tracebacks(reasons.failed),
+        "retried": without_tracebacks(reasons.retried),
         "optimism_gap": None,
         "default_confirmed": None,
         "beats_default": None,

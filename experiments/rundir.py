@@ -5,6 +5,7 @@
 | run.json | identity and status: see `RunManifest` |
 | config.yaml | the resolved configuration, valid input for `policylab run` |
 | sessions.jsonl | seconds of each call of run or resume |
+| failures.jsonl | attempts that failed outside of a study, if there are any: see `policylab.experiments.failures` |
 | trials/TTTT/ROLE-NNN/ | one run each: see `policylab.runspec` |
 | baselines.jsonl | classical baselines of the environment: see `policylab.experiments.baselines` |
 | result.json | what `policylab run --json` prints |
@@ -44,6 +45,7 @@ class RunManifest(Settings):
     name: str
     run_id: str = Field(description="the directory's original name; unique per experiment start")
     status: Status
+    error: str | None = Field(default=None, description="why it failed")
     config_hash: str
     git_commit: str | None = Field(description="of the folder the command ran in; '+' marks uncommitted changes")
     host: str
@@ -78,9 +80,9 @@ class RunDirectory:
             )
         return config
 
-    def set_status(self, status: Status) -> None:
-        """Replace the status in run.json."""
-        manifest = self.manifest.model_copy(update={"status": status})
+    def set_status(self, status: Status, *, error: str | None = None) -> None:
+        """Replace the status in run.json, and why the experiment failed."""
+        manifest = self.manifest.model_copy(update={"status": status, "error": error})
         write_atomic(self.path / "run.json", manifest.model_dump_json(indent=1) + "\n")
 
     def record_session(self, wall_s: float) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from policylab.errors import RunError, UserError
+from policylab.errors import PolicylabError, RunError, UserError
+from policylab.experiments.failures import record_failures
 from policylab.experiments.finish import finish
 from policylab.experiments.optuna_live import LiveView
 from policylab.experiments.rundir import RunDirectory
@@ -68,8 +69,9 @@ def drive(run: RunDirectory, *, observer: Observer | None = None) -> dict[str, A
             except KeyboardInterrupt:
                 run.set_status("interrupted")
                 raise
-            except BaseException:
-                run.set_status("failed")
+            except BaseException as error:
+                text = str(error) if isinstance(error, PolicylabError) else f"{type(error).__name__}: {error}"
+                run.set_status("failed", error=text)
                 raise
         warnings = [*document["warnings"], *tracker.warnings, *view.warnings]
         return {**document, "tracking": tracker.summary(), "warnings": warnings}
@@ -104,6 +106,8 @@ def _launch(run: RunDirectory, specs: Sequence[RunSpec], *, observe: Callable[[S
             if all(one.state.ended for one in progress):
                 break
             launcher.wait(timeout_s=POLL_S)
+    ended = zip(waiting, progress, strict=True)
+    record_failures(run.path, {folder.relative_to(run.path).as_posix(): one for folder, one in ended})
     _raise_failures(waiting, progress)
 
 

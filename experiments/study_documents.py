@@ -13,6 +13,7 @@ import yaml
 
 from policylab.config import Document, assign
 from policylab.errors import RunDirectoryError, RunError
+from policylab.experiments.failures import all_failures, other_failures
 from policylab.experiments.importances import importances
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.standing import Standing, saved_by_stopping, schedule_document, standing, standings
@@ -20,7 +21,7 @@ from policylab.experiments.study import trial_experiment
 from policylab.experiments.study_view import StudyView, read_study, read_tuned
 from policylab.experiments.tracking.run_view import read_object
 from policylab.files import canonical_json, locked
-from policylab.tuning.history import History, RunState, Trial
+from policylab.tuning.history import RunState, Trial
 from policylab.tuning.scheduler import SCHEDULERS
 
 CONFIGURATIONS_PER_PARAMETER = 10
@@ -34,7 +35,8 @@ def show_document(run: RunDirectory) -> dict[str, Any]:
         RunDirectoryError: the run has no study, or a file is damaged.
     """
     view = read_study(run.path)
-    return study_document(view, best=selected_trial(run, view), status=_status(run), result=_result(run))
+    document = study_document(view, best=selected_trial(run, view), status=_status(run), result=_result(run))
+    return {**document, "error": run.manifest.error}
 
 
 def tuned_document(folder: Path) -> dict[str, Any]:
@@ -54,11 +56,13 @@ def study_document(view: StudyView, *, best: int | None, status: str, result: Ma
     """Return where a study stands: ``best`` is the trial that leads, ``result`` what its runs' result.json holds."""
     ranked = sorted(standings(view.history), key=lambda one: one.trial != best)
     failed = sum(one.error is not None for _, one in view.history.runs())
+    reasons = all_failures(view.history, view.folder)
     found = result.get("search") or {}
     return {
         "run_dir": str(view.folder),
         "name": view.config["name"],
         "status": status,
+        "error": None,
         "reason": view.reason,
         "metric": view.search["metric"],
         "mode": view.search["mode"],
@@ -72,11 +76,12 @@ def study_document(view: StudyView, *, best: int | None, status: str, result: Ma
         "trials": len(view.history.trials),
         "runs": sum(1 for _ in view.history.runs()),
         "failed_runs": failed,
-        "retries": sum(one.retries for _, one in view.history.runs()),
+        "retries": sum(len(one.retries) for _, one in view.history.runs()),
         "best": best,
         "schedule": schedule_document(view.history, best),
         "leaders": [_row(one, view, rank=rank) for rank, one in enumerate(ranked, start=1)],
-        "failures": failures(view.history),
+        "failures": reasons.failed,
+        "retried": reasons.retried,
         "selected": result.get("selected"),
         "confirmed": result.get("confirmed"),
         **{name: found.get(name) for name in ("optimism_gap", "default", "default_confirmed", "beats_default")},
@@ -128,16 +133,6 @@ def _state(trial: Trial, view: StudyView) -> tuple[str, str | None]:
     return ("paused", None) if view.reason is None else ("stopped", view.reason)
 
 
-def failures(history: History) -> list[dict[str, Any]]:
-    """Return each error once, as first met: {trial, seed, error, traceback, runs}, the most frequent first."""
-    found: dict[str, dict[str, Any]] = {}
-    for trial, run in history.runs():
-        if run.error is not None:
-            first = {"trial": trial.id, "seed": run.seed, "error": run.error, "traceback": run.traceback, "runs": 0}
-            found.setdefault(run.error, first)["runs"] += 1
-    return sorted(found.values(), key=lambda one: -int(one["runs"]))
-
-
 def _status(run: RunDirectory) -> str:
     """Return running, finished, interrupted or failed; a process that was killed could not write it down."""
     status = run.manifest.status
@@ -163,7 +158,8 @@ def _confirmation(view: StudyView) -> dict[str, int] | None:
         return None
     trials = {view.outcome["winner"], view.outcome["default"]}
     done = sum(len(view.confirmed(trial)) for trial in trials)
-    return {"runs": done, "planned": len(trials) * view.config["seeds"]["confirm"]}
+    failed = sum(one["runs"] for one in other_failures(view.folder).failed)
+    return {"runs": done, "planned": len(trials) * view.config["seeds"]["confirm"], "failed": failed}
 
 
 def best_document(run: RunDirectory) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def study_data(run: RunDirectory, runs: Sequence[FinishedRun], *, found: Mapping
         optimism_gap=_optimism_gap(runs, outcome),
         default_confirmed=_estimate(found["default_confirmed"]),
         beats_default=_estimate(found["beats_default"]),
+        retried=[(one["error"], one["runs"]) for one in found.get("retried", ())],
     )
 
 

@@ -7,6 +7,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from policylab.attempts import Failure
 from policylab.tuning.decisions import AddSeed, Configuration, Decision, Fork, Resume, Start, Stop
 
 
@@ -42,7 +43,7 @@ class Run:
     averages: dict[int, float] = dataclasses.field(default_factory=dict)
     error: str | None = None
     traceback: str | None = None
-    retries: int = 0
+    retries: list[Failure] = dataclasses.field(default_factory=list)
     origin: int = 0
 
     @property
@@ -228,7 +229,8 @@ class History:
         elif kind == "end":
             self.end(event["trial"], event["seed"], error=event.get("error"), traceback=event.get("traceback"))
         elif kind == "retry":
-            self.trials[event["trial"]].runs[event["seed"]].retries += 1
+            why = Failure(event["error"], event.get("traceback"))
+            self.trials[event["trial"]].runs[event["seed"]].retries.append(why)
         elif kind in DECISIONS:
             fields = {name: value for name, value in event.items() if name not in ("event", "number")}
             self.decide(DECISIONS[kind](**fields))

@@ -164,6 +164,7 @@ class StudyData:
         bests: of a warm start, the best of this study and of each parent: {study (None: this one), value, n_seeds,
             configuration}.
         comparable: whether they are of the same data and algorithm, best first.
+        retried: (reason, how often) of attempts that failed and were followed by another.
     """
 
     metric: str
@@ -189,6 +190,7 @@ class StudyData:
     schedule: Sequence[tuple[int, Mapping[str, Any]]] = ()
     bests: Sequence[Mapping[str, Any]] = ()
     comparable: bool = False
+    retried: Sequence[tuple[str, int]] = ()
 
     @property
     def line(self) -> list[int]:

@@ -23,6 +23,7 @@ from policylab.experiments.report.text import (
 )
 
 N_LEADERS = 10
+MAX_REASONS = 3
 MAX_COLUMNS = 5
 """More parameters than this share one column of a table."""
 
@@ -81,6 +82,9 @@ def _course(study: StudyData) -> str:
     if failed:
         tried += f", {number(failed)} of them failed"
     text = f"{sentence(study.method)}: {tried}. End of the search: {study.reason}."
+    if study.retried:
+        reasons = "; ".join(f"{reason} ({number(n)})" for reason, n in study.retried[:MAX_REASONS])
+        text += f" Attempts that failed and were tried again, by their reasons: {reasons}."
     if study.default_confirmed is not None:
         text += (
             " The winner and the default were then trained in full on the same fresh seeds; "

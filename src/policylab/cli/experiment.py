@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import bests_rows, columns, configuration_text, emit, value_text
+from policylab.cli.output import bests_rows, columns, configuration_text, emit, reason_rows, value_text
 
 if TYPE_CHECKING:
     from policylab.experiments.rundir import RunDirectory
@@ -141,6 +141,7 @@ def _search_rows(found: dict[str, Any]) -> list[list[str]]:
         ["search", f"{found['n_trials']:,} configurations in {found['n_runs']:,} runs{failed}; {found['reason']}"]
     )
     saved = f"{found['saved_by_stopping_steps']:,} by stopping, {found['saved_by_resuming_steps']:,} by resuming"
+    rows += reason_rows(found)
     rows.append(["search budget", f"{found['spent_steps']:,} steps; saved {saved}"])
     return rows
 

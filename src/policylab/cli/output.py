@@ -12,6 +12,8 @@ from typing import Any
 from policylab.errors import plain
 from policylab.launchers import Progress, State
 
+MAX_REASONS = 3
+
 
 def emit(arguments: argparse.Namespace, document: Any, *, text: Callable[[], str]) -> None:
     """Print ``document`` as JSON if asked for, else ``text()``."""
@@ -71,6 +73,24 @@ def bests_rows(found: Mapping[str, Any]) -> list[list[str]]:
 def _best_text(best: Mapping[str, Any], where: str) -> str:
     seeds = f"{best['n_seeds']} seed{'' if best['n_seeds'] == 1 else 's'}"
     return f"{best['value']:.5g} on {seeds}{where}: {configuration_text(best['configuration'])}"
+
+
+def reason_text(one: Mapping[str, Any], *, noun: str = "run") -> str:
+    """Return where a reason was met, and how often, then the reason.
+
+    >>> reason_text({"role": "confirm", "trial": 3, "seed": 0, "error": "ran longer than 10 s", "runs": 2})
+    'confirmation of trial 3 on seed 0 and 1 more run: ran longer than 10 s'
+    """
+    of = "confirmation of trial" if one["role"] == "confirm" else "trial"
+    others = f" and {one['runs'] - 1:,} more {noun}{'s' if one['runs'] > 2 else ''}" if one["runs"] > 1 else ""
+    return f"{of} {one['trial']} on seed {one['seed']}{others}: {one['error']}"
+
+
+def reason_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Return rows of what failed in a search and what was tried again, the most frequent reasons alone."""
+    failed = [["failed", reason_text(one)] for one in found.get("failures", ())[:MAX_REASONS]]
+    retried = [["tried again", reason_text(one, noun="attempt")] for one in found.get("retried", ())[:MAX_REASONS]]
+    return [*failed, *retried]
 
 
 @contextlib.contextmanager

@@ -7,13 +7,14 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.cli.output import bests_rows, columns, configuration_text, emit
+from policylab.cli.output import columns, emit, value_text
 from policylab.cli.region import region_of
-from policylab.errors import ConfigError, RunError, plain
+from policylab.cli.study_text import counted, estimate_text, show_text
+from policylab.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from policylab.experiments.rundir import RunDirectory
@@ -56,119 +57,6 @@ def show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def show_text(document: Mapping[str, Any], *, top: int) -> str:
-    """Return the state of a study as lines for a person; the table has ``top`` rows, all of them for 0."""
-    budget, leaders = document["budget"], document["leaders"]
-    spent, full = budget["spent_steps"], budget["full_training_steps"]
-    limit = f" of {budget['limits']['steps']:,}" if budget["limits"].get("steps") else ""
-    rows = [
-        ["study", f"{document['status']}; {document['reason'] or 'not over yet'}"],
-        ["tried", f"{counted(document['trials'], 'configuration')} in {counted(document['runs'], 'run')}, "
-                  f"{document['failed_runs']} failed, {document['retries']} tried again"],
-        ["spent", f"{spent:,}{limit} steps = {spent / full:.1f} full trainings"],
-        ["saved", f"{budget['saved_by_resuming_steps']:,} steps by resuming, "
-                  f"{budget['saved_by_stopping_steps']:,} by stopping"],
-        *_verdict(document),
-        *schedule_rows(document["schedule"]),
-        *bests_rows(document),
-    ]  # fmt: skip
-    shown = leaders[: top or None]
-    keys = [key for key in _HEADINGS if key != "parent" or any(row["parent"] for row in leaders)]
-    table = [[_HEADINGS[key] for key in keys], *([_cell(row, key) for key in keys] for row in shown)]
-    more = [f"... {len(leaders) - len(shown)} more: --top 0"] if len(shown) < len(leaders) else []
-    return "\n".join([f"{document['name']}: {document['metric']}, {document['mode']}", columns(rows), "",
-                      columns(table), *more, *_failures(document["failures"])])  # fmt: skip
-
-
-SHOWN_FAILURES = 3
-
-
-def _failures(failures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the lines about what failed, with the traceback of the first run of each kind."""
-    for one in failures[:SHOWN_FAILURES]:
-        others = f" and {one['runs'] - 1:,} more" if one["runs"] > 1 else ""
-        yield f"\nfailed: trial {one['trial']} on seed {one['seed']}{others}: {plain(one['error'])}"
-        if one["traceback"]:
-            yield from (f"    {plain(line)}" for line in one["traceback"].rstrip().splitlines())
-    if len(failures) > SHOWN_FAILURES:
-        yield f"\n... {len(failures) - SHOWN_FAILURES} other failures: --json"
-
-
-def schedule_rows(schedule: Sequence[Mapping[str, Any]] | None) -> list[list[str]]:
-    """Return one row per stage of a winner that was trained with one configuration after the other."""
-    return [
-        ["schedule", f"to {stage['until_steps']:,}: {configuration_text(stage['configuration'])}"]
-        for stage in schedule or ()
-    ]
-
-
-_HEADINGS = {
-    "rank": "rank",
-    "trial": "trial",
-    "parent": "from",
-    "value": "value",
-    "n_seeds": "seeds",
-    "resource": "steps",
-    "configuration": "configuration",
-    "state": "state",
-}
-
-
-def _cell(row: Mapping[str, Any], key: str) -> str:
-    if key == "value":
-        return "-" if row["value"] is None else f"{row['value']:.4g}{_ends(row['ci'])}"
-    if key == "parent":
-        return "" if row["parent"] is None else f"{row['parent']['trial']} at {row['parent']['steps']:,}"
-    if key == "configuration":
-        from policylab.experiments.study_reporting import short_names
-
-        names = short_names(list(row[key]))
-        return " ".join(f"{names[path]}={_short(value)}" for path, value in row[key].items())
-    if key == "state":
-        return f"{row['state']}: {row['reason']}" if row["reason"] else str(row["state"])
-    return f"{row[key]:,}" if key == "resource" else str(row[key])
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-
-
-def _ends(ci: Sequence[float] | None) -> str:
-    return f" [{ci[0]:.4g}, {ci[1]:.4g}]" if ci else ""
-
-
-def _verdict(document: Mapping[str, Any]) -> list[list[str]]:
-    """Return the rows about selection and confirmation."""
-    rows, best = [], document["best"]
-    if document["selected"]:
-        rows.append(["selected", f"trial {best} at {_estimate(document['selected'])}"])
-    elif best is not None:
-        rows.append(["leading", f"trial {best}"])
-    if document["confirmed"]:
-        rows.append(["confirmed", f"{_estimate(document['confirmed'])}; optimism gap {document['optimism_gap']:.4g}"])
-        default, beats = document["default_confirmed"], document["beats_default"]
-        chance = f"; the winner beats it with probability {beats['value']:.2g}{_ends(beats['ci'])}"
-        rows.append(
-            ["default", f"{_estimate(default)}{chance if document['default'] != best else '; it is the winner'}"]
-        )
-    elif document["confirmation"]:
-        rows.append(["confirmation", "{runs} of {planned} runs".format(**document["confirmation"])])
-    return rows
-
-
-def _estimate(interval: Mapping[str, Any]) -> str:
-    return f"{interval['value']:.5g}{_ends(interval['ci'])} on {counted(interval['n_seeds'], 'seed')}"
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a count with its noun.
-
-    >>> counted(1, "seed"), counted(1200, "run")
-    ('1 seed', '1,200 runs')
-    """
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def best(arguments: argparse.Namespace) -> int:
     """Print the best configuration as an experiment file."""
     from policylab.experiments.study_documents import best_document, set_line
@@ -178,7 +66,9 @@ def best(arguments: argparse.Namespace) -> int:
     def text() -> str:
         """Return YAML for `policylab run`, with what is known of it as comments."""
         known = [f"# trial {document['trial']} of {document['run_dir']}" + ("" if document["final"] else " (so far)")]
-        known += [f"# {name} at {_estimate(document[name])}" for name in ("selected", "confirmed") if document[name]]
+        known += [
+            f"# {name} at {estimate_text(document[name])}" for name in ("selected", "confirmed") if document[name]
+        ]
         return "\n".join([*known, f"# {set_line(document['set'])}", document["yaml"]])
 
     emit(arguments, document, text=text)
@@ -340,4 +230,4 @@ def plan_rows(document: Mapping[str, Any]) -> list[list[str]]:
 
 def set_text(configuration: Mapping[str, Any]) -> str:
     """Return a configuration in one line."""
-    return ", ".join(f"{path}={_short(value)}" for path, value in configuration.items())
+    return ", ".join(f"{path}={value_text(value)}" for path, value in configuration.items())
