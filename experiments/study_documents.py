@@ -45,9 +45,7 @@ def tuned_document(folder: Path) -> dict[str, Any]:
     Raises:
         RunDirectoryError: there is no such study, or it is damaged.
     """
-    view, horizon = read_tuned(folder)
-    kind = SCHEDULERS.load(view.search["scheduler"]["kind"])
-    best = kind.make(kind.Settings.model_validate(view.search["scheduler"]), horizon).best(view.history)
+    view, best = _tuned(folder)
     status = "finished" if view.reason else "interrupted" if _is_free(folder / ".lock") else "running"
     return study_document(view, best=best, status=status, result={})
 
@@ -162,6 +160,13 @@ def _confirmation(view: StudyView) -> dict[str, int] | None:
     return {"runs": done, "planned": len(trials) * view.config["seeds"]["confirm"], "failed": failed}
 
 
+def _tuned(folder: Path) -> tuple[StudyView, int | None]:
+    """Return the study in a folder of `policylab.tuning.tune`, and the trial that its scheduler would choose now."""
+    view, horizon = read_tuned(folder)
+    kind = SCHEDULERS.load(view.search["scheduler"]["kind"])
+    return view, kind.make(kind.Settings.model_validate(view.search["scheduler"]), horizon).best(view.history)
+
+
 def best_document(run: RunDirectory) -> dict[str, Any]:
     """Return the configuration to use: as values, as ``--set`` options and as an experiment without a search.
 
@@ -171,28 +176,49 @@ def best_document(run: RunDirectory) -> dict[str, Any]:
     """
     view = read_study(run.path)
     trial = selected_trial(run, view)
-    if trial is None:
-        raise RunError(f"{run.path}: no configuration has a value yet; see `policylab study show {run.path}`")
-    configuration = dict(view.history.trials[trial].configuration)
-    schedule = schedule_document(view.history, trial)
-    experiment = trial_experiment(run.config, view.history, trial=trial).model_dump(mode="json", exclude={"search"})
+    found, result = _best(view, trial), _result(run)
+    experiment = trial_experiment(run.config, view.history, trial=found["trial"])
+    data, schedule = experiment.model_dump(mode="json", exclude={"search"}), found["schedule"]
     if schedule is None:
-        del experiment["stages"]
-    result, interval = _result(run), standing(view.history.trials[trial]).interval(sign=view.sign)
-    selected = None
+        del data["stages"]
+    stages = [f"stages={canonical_json(data['stages'])}"] if schedule else []
+    return {
+        **found,
+        "final": view.outcome is not None,
+        "set": [*set_options(found["configuration"]), *stages],
+        "selected": result.get("selected") or found["selected"],
+        "confirmed": result.get("confirmed"),
+        "yaml": yaml.safe_dump(data, sort_keys=False, allow_unicode=True),
+    }
+
+
+def tuned_best_document(folder: Path) -> dict[str, Any]:
+    """Return the same of the study that `policylab.tuning.tune` keeps in ``folder``; ``yaml`` is the configuration.
+
+    Raises:
+        RunError: no configuration has a value yet.
+        RunDirectoryError: there is no such study, or it is damaged.
+    """
+    view, trial = _tuned(folder)
+    found = _best(view, trial)
+    text = yaml.safe_dump(found["configuration"], sort_keys=False, allow_unicode=True)
+    return {**found, "final": view.reason is not None, "set": [], "confirmed": None, "yaml": text}
+
+
+def _best(view: StudyView, trial: int | None) -> dict[str, Any]:
+    """Return what the log tells of the best trial."""
+    if trial is None:
+        raise RunError(f"{view.folder}: no configuration has a value yet; see `policylab study show {view.folder}`")
+    selected, interval = None, standing(view.history.trials[trial]).interval(sign=view.sign)
     if interval is not None:
         ends = None if interval.low is None else [interval.low, interval.high]
         selected = {"value": interval.value, "ci": ends, "n_seeds": interval.n, "measure": view.search["metric"]}
     return {
-        "run_dir": str(run.path),
-        "final": view.outcome is not None,
+        "run_dir": str(view.folder),
         "trial": trial,
-        "configuration": configuration,
-        "schedule": schedule,
-        "set": [*set_options(configuration), *([f"stages={canonical_json(experiment['stages'])}"] if schedule else [])],
-        "selected": result.get("selected") or selected,
-        "confirmed": result.get("confirmed"),
-        "yaml": yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True),
+        "configuration": dict(view.history.trials[trial].configuration),
+        "schedule": schedule_document(view.history, trial),
+        "selected": selected,
     }
 
 

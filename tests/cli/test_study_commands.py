@@ -23,6 +23,7 @@ import yaml
 
 from policylab.cli import main
 from policylab.files import locked
+from policylab.tuning.tune import tune
 
 Cli = Callable[..., tuple[str, str]]
 STUDY = """
@@ -376,3 +377,22 @@ def test_the_plan_of_a_search_rehearses_its_scheduler(cli: Cli) -> None:
 def test_a_plan_that_cannot_be_carried_out_is_refused(cli: Cli) -> None:
     _, err = cli("plan", "small.yaml", "--set", "search.limits={steps: 1000}", code=2)
     assert "the budget must pay for at least" in err
+
+
+def test_a_study_of_any_callable_is_read_like_that_of_an_experiment(cli: Cli, tmp_path: Path) -> None:
+    space = {"parameters": {name: {"kind": "continuous", "low": 0.0, "high": 1.0} for name in ("x", "y.z")}}
+    folder = tmp_path / "bowl"
+    result = tune(
+        lambda task: (task.configuration["x"] - 0.3) ** 2, space, limits={"trials": 12}, mode="min", folder=folder
+    )
+    document = json.loads(cli("study", "best", str(folder), "--json")[0])
+    assert document["configuration"] == dict(result.best.configuration)
+    assert document["final"]
+    assert document["selected"]["value"] == result.best.value
+    assert yaml.safe_load(cli("study", "best", str(folder))[0]) == document["configuration"]
+    rows = list(csv.DictReader(io.StringIO(cli("study", "export", str(folder), "--format", "csv")[0])))
+    assert [float(row["value"]) for row in rows] == [trial.value for trial in result.trials]
+    assert [float(row["y.z"]) for row in rows] == [trial.configuration["y.z"] for trial in result.trials]
+    assert set(json.loads(cli("study", "importance", str(folder), "--json")[0])["shares"]) == {"x", "y.z"}
+    _, err = cli("study", "export", str(folder), "--format", "optuna", code=2)
+    assert "takes the study of a run directory" in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ import os, pathlib, time
 import gymnasium as gym
 
 class Faulty(gym.Env):
-    """Two states. Each file in `folder` is a fault, which the first run to take 600 steps without saving meets."""
+    """Two states. Each file in `folder` is a fault (or none: pass), met by the first run to take 600 unsaved steps."""
 
     observation_space, action_space, steps = gym.spaces.Discrete(2), gym.spaces.Discrete(2), 0
 
@@ -43,11 +44,13 @@ class Faulty(gym.Env):
     def step(self, action):
         self.steps += 1
         if self.steps == 600:
-            for fault in sorted(self.folder.iterdir()):
+            for fault in sorted(self.folder.iterdir(), key=lambda file: file.name.rpartition("-")[2]):
                 try:
                     fault.unlink()
                 except FileNotFoundError:
                     continue
+                if fault.name.startswith("pass"):
+                    break
                 if fault.name.startswith("raise"):
                     raise ZeroDivisionError("the environment broke")
                 if fault.name.startswith("die"):
@@ -162,6 +165,58 @@ def test_a_run_that_failed_too_often_is_shown_with_its_traceback_and_the_study_e
     for event in failed:
         assert f"failed: trial {event['trial']} on seed 0: {event['error']}" in shown
     assert "in step\n" in shown
+
+
+CONFIRMED = {"seeds": {"tune": 1, "confirm": 2}, "search": {**SEARCH, "limits": {"trials": 2}}}
+
+
+def test_a_confirmation_that_failed_is_shown_until_it_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = experiment(tmp_path, {"kind": "inline"}, "pass", "pass", "raise", **CONFIRMED)
+    with pytest.raises(RunError, match="the environment broke"):
+        drive(run)
+    assert main(["study", "show", str(run.path)]) == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    (study,) = [line for line in lines if line.startswith("study ")]
+    assert "failed: " in study
+    assert "the environment broke" in study
+    assert next(line for line in lines if line.startswith("search ")).endswith("2 configurations tried")
+    (failed,) = [line for line in lines if line.startswith("failed: ")]
+    assert re.fullmatch(
+        r"failed: confirmation of trial \d on seed \d: ZeroDivisionError: the environment broke", failed
+    )
+    assert "in step\n" in shown, "its traceback"
+    assert ", 1 failed" in next(line for line in lines if line.startswith("confirmation "))
+
+    with (run.path / "failures.jsonl").open("a") as file:
+        file.write('{"run": "trials/0000/con')  # as a kill -9 leaves it
+    document = drive(run)
+    assert document["search"]["failures"] == []
+    (retried,) = document["search"]["retried"]
+    assert (retried["role"], retried["error"]) == ("confirm", "ZeroDivisionError: the environment broke")
+    assert main(["study", "show", str(run.path)]) == 0
+    shown = capsys.readouterr().out
+    assert "failed: " not in shown
+    assert re.search(r"^tried again: confirmation of trial \d on seed \d: ZeroDivisionError: .* broke$", shown, re.M)
+
+
+def test_reasons_of_attempts_that_were_repeated_are_shown_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = {"kind": "inline", "retries": 2, "retry_errors": True}
+    run = experiment(tmp_path, again, "raise", "raise", "pass", "pass", "raise", **CONFIRMED)
+    document = drive(run)
+    assert document["search"]["failures"] == []
+    assert [(one["role"], one["runs"]) for one in document["search"]["retried"]] == [("tune", 2), ("confirm", 1)]
+    assert main(["study", "show", str(run.path)]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^tried again: trial 0 on seed 0 and 1 more attempt: ZeroDivisionError: .* broke$", shown, re.M)
+    assert re.search(r"^tried again: confirmation of trial \d on seed \d: ZeroDivisionError: .* broke$", shown, re.M)
+    assert "0 failed, 2 tried again" in shown
+    report = (run.path / "report.html").read_text()
+    assert "tried again, by their reasons: ZeroDivisionError: the environment broke (2)" in report
 
 
 def test_a_metric_that_is_no_number_is_told_with_its_name() -> None:

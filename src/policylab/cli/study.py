@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from policylab.cli.output import columns, emit, value_text
 from policylab.cli.region import region_of
 from policylab.cli.study_text import counted, estimate_text, show_text
-from policylab.errors import ConfigError, RunError
+from policylab.errors import ConfigError, RunError, UserError
 
 if TYPE_CHECKING:
     from policylab.experiments.rundir import RunDirectory
     from policylab.experiments.schema import ExperimentConfig
+    from policylab.experiments.study_view import StudyView
     from policylab.experiments.tuning_jobs import OutgoingStudy
 
 
@@ -46,30 +47,46 @@ def _run(arguments: argparse.Namespace) -> RunDirectory:
     return open_run(Path(arguments.run_dir))
 
 
-def show(arguments: argparse.Namespace) -> int:
-    """Show where a study stands, finished or not."""
-    from policylab.experiments.study_documents import show_document, tuned_document
+def _tuned(arguments: argparse.Namespace) -> Path | None:
+    """Return the folder that was named if `policylab.tuning.tune` keeps a study in it, else None."""
     from policylab.experiments.study_view import TUNED
 
     folder = Path(arguments.run_dir)
-    document = tuned_document(folder) if (folder / TUNED).is_file() else show_document(_run(arguments))
+    return folder if (folder / TUNED).is_file() else None
+
+
+def _view(arguments: argparse.Namespace) -> StudyView:
+    from policylab.experiments.study_view import read_study, read_tuned
+
+    tuned = _tuned(arguments)
+    return read_study(_run(arguments).path) if tuned is None else read_tuned(tuned)[0]
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Show where a study stands, finished or not."""
+    from policylab.experiments.study_documents import show_document, tuned_document
+
+    tuned = _tuned(arguments)
+    document = show_document(_run(arguments)) if tuned is None else tuned_document(tuned)
     emit(arguments, document, text=lambda: show_text(document, top=arguments.top))
     return 0
 
 
 def best(arguments: argparse.Namespace) -> int:
-    """Print the best configuration as an experiment file."""
-    from policylab.experiments.study_documents import best_document, set_line
+    """Print the best configuration, as an experiment file if it is an experiment's."""
+    from policylab.experiments.study_documents import best_document, set_line, tuned_best_document
 
-    document = best_document(_run(arguments))
+    tuned = _tuned(arguments)
+    document = best_document(_run(arguments)) if tuned is None else tuned_best_document(tuned)
 
     def text() -> str:
-        """Return YAML for `policylab run`, with what is known of it as comments."""
+        """Return YAML, with what is known of it as comments."""
         known = [f"# trial {document['trial']} of {document['run_dir']}" + ("" if document["final"] else " (so far)")]
         known += [
             f"# {name} at {estimate_text(document[name])}" for name in ("selected", "confirmed") if document[name]
         ]
-        return "\n".join([*known, f"# {set_line(document['set'])}", document["yaml"]])
+        known += [f"# {set_line(document['set'])}"] if tuned is None else []
+        return "\n".join([*known, document["yaml"]])
 
     emit(arguments, document, text=text)
     return 0
@@ -78,12 +95,15 @@ def best(arguments: argparse.Namespace) -> int:
 def export(arguments: argparse.Namespace) -> int:
     """Print every report of a study, or write the study into an Optuna storage."""
     from policylab.experiments.study_documents import export_rows
-    from policylab.experiments.study_view import read_study
 
-    run = _run(arguments)
     if arguments.format == "optuna":
-        return _export_optuna(arguments, run)
-    rows = list(export_rows(read_study(run.path)))
+        if _tuned(arguments) is not None:
+            raise UserError(
+                f"{arguments.run_dir}: an Optuna storage takes the study of a run directory, not one of "
+                "policylab.tuning.tune; use --format csv or json"
+            )
+        return _export_optuna(arguments, _run(arguments))
+    rows = list(export_rows(_view(arguments)))
     as_json = arguments.format == "json"
     emit(arguments, rows, text=lambda: json.dumps(rows, indent=1) if as_json else _csv(rows))
     return 0
@@ -125,9 +145,8 @@ def _export_optuna(arguments: argparse.Namespace, run: RunDirectory) -> int:
 def importance(arguments: argparse.Namespace) -> int:
     """Print which hyperparameters mattered."""
     from policylab.experiments.study_documents import importance_document
-    from policylab.experiments.study_view import read_study
 
-    document = importance_document(read_study(_run(arguments).path))
+    document = importance_document(_view(arguments))
     if arguments.json:
         emit(arguments, document, text=str)
         return 0
