@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,8 +48,9 @@ class SampledTable(NamedTuple):
     limit: int
 
 
+@functools.lru_cache(maxsize=8)
 def sampled_table(mdp: TabularMDP) -> SampledTable:
-    """Return ``mdp`` ready for sampling."""
+    """Return ``mdp`` ready for sampling; made once for the agents of one table, who only read it."""
     initial = np.cumsum(mdp.initial_distribution)
     return SampledTable(
         cumulative=np.cumsum(mdp.probability, axis=2).ravel(),
