@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from policylab.cli.output import MAX_REASONS, bests_rows, columns, configuration_text, reason_text, value_text
+from policylab.cli.output import MAX_REASONS, bests_rows, columns, configuration_text, reason_text
 from policylab.errors import plain
 
 
@@ -39,7 +39,7 @@ def _status(document: Mapping[str, Any]) -> Iterator[list[str]]:
     if not document["error"]:
         yield ["study", f"{document['status']}; {document['reason'] or 'not over yet'}"]
         return
-    first, *others = map(plain, document["error"].splitlines())
+    first, *others = document["error"].splitlines()
     yield ["study", f"{document['status']}: {first}"]
     yield from (["", line] for line in others)
     if document["reason"]:
@@ -91,10 +91,7 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
     if key == "parent":
         return "" if row["parent"] is None else f"{row['parent']['trial']} at {row['parent']['steps']:,}"
     if key == "configuration":
-        from policylab.experiments.study_reporting import short_names
-
-        names = short_names(list(row[key]))
-        return " ".join(f"{names[path]}={value_text(value)}" for path, value in row[key].items())
+        return configuration_text(row[key])
     if key == "state":
         return f"{row['state']}: {row['reason']}" if row["reason"] else str(row["state"])
     return f"{row[key]:,}" if key == "resource" else str(row[key])
