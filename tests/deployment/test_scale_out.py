@@ -180,7 +180,8 @@ def test_kill_9_leaves_no_process(bundles: dict[str, Path], tmp_path: Path, fami
 def test_replicas_follow_the_load(bundles: dict[str, Path], tmp_path: Path, family: list[psutil.Process]) -> None:
     failures: list[str] = []
     stop = threading.Event()
-    with running(endpoint_file(tmp_path, scaled(bundles))) as found:
+    scaling = {**scaled(bundles)["autoscaling"], "concurrent_requests": 4}  # far from what one client, or 24, ask at once
+    with running(endpoint_file(tmp_path, scaled(bundles, autoscaling=scaling))) as found:
         family += psutil.Process(found.process.pid).children(recursive=True)
 
         def replicas(wanted: dict[str, int]) -> None:
@@ -198,7 +199,7 @@ def test_replicas_follow_the_load(bundles: dict[str, Path], tmp_path: Path, fami
                     failures.append(repr(error))
 
         replicas({"running": 1})
-        threads = [threading.Thread(target=ask) for _ in range(6)]
+        threads = [threading.Thread(target=ask) for _ in range(24)]
         for thread in threads:
             thread.start()
         try:
