@@ -54,10 +54,12 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     found = {launcher: [] for launcher in LAUNCHERS}
-    for round_number in range(asked.rounds + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder) / "throughput.yaml"
-            config.write_text(EXPERIMENT.format(steps=asked.steps, seeds=asked.seeds, trials=asked.trials))
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # kept to the end: ext4 makes files slowly for minutes after a deletion
+        config = Path(folder) / "throughput.yaml"
+        config.write_text(EXPERIMENT.format(steps=asked.steps, seeds=asked.seeds, trials=asked.trials))
+        for round_number in range(asked.rounds + 1):
             for launcher in LAUNCHERS:
                 result = seconds(config, launcher)
                 if round_number:  # the first round compiles and warms the disk cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -110,9 +109,7 @@ def table_for(settings: EnvSettings, *, mean_rewards: bool = False, looks: bool 
     >>> table_for(EnvSettings(id="CartPole-v1")) is None
     True
     """
-    return _table_for(
-        json.dumps(settings.model_dump(mode="json"), sort_keys=True), mean_rewards=mean_rewards, looks=looks
-    )
+    return _table_for(settings.model_dump_json(), mean_rewards=mean_rewards, looks=looks)
 
 
 @functools.lru_cache(maxsize=8)

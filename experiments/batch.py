@@ -1,23 +1,21 @@
 """Execution of many runs together, in one process: what `policylab.launchers.inline` executes with.
 
-A round takes some runs, in turn, some marks further: compiled training on several threads at once, then all policies of
-the round in one exact evaluation, then the files. A run goes so far in a round that its training outweighs its writing;
-a short one goes to its end. A few threads write the files of different runs and wait for the disk side by side; more of
-them only wait for the one interpreter. Each run leaves the bytes that `policylab.experiments.execute.execute` leaves,
-``cost.jsonl`` aside.
+A few threads take the runs in turn, each one run at a time: they open it, train it some marks further, value its
+policies and write its files. Compiled training and the disk leave the interpreter to the other threads. A turn lasts so
+long that training outweighs writing; a short run comes to its end in one. Each run leaves the bytes that
+`policylab.experiments.execute.execute` leaves, ``cost.jsonl`` aside.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import dataclasses
 import itertools
 import math
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,17 +30,14 @@ from policylab.experiments.worker import failure, progress
 from policylab.files import locked
 from policylab.runspec import ReportRow
 
-ROUND_S = 0.5
-"""How long a round should take: runs stop, save and tell of their progress between rounds."""
-
 PIECE_S = 0.02
-"""Processor time that a run should train for in a round; to write what it did takes a few milliseconds."""
+"""Processor time that a run should train for in a turn; to write what it did takes a few milliseconds."""
 
-MAX_ACTIONS = 20_000_000
-"""Most actions, policies times states, that one round keeps."""
+TELL_S = 0.25
+"""While runs wait for their turn, what happened is told together, after so long."""
 
-N_WRITERS = 4
-"""Threads that write files; more of them gain nothing."""
+MAX_ACTIONS = 10_000_000
+"""Most actions, policies times states, that a run keeps until they are valued together."""
 
 Event = tuple[Path, dict[str, Any]]
 
@@ -51,89 +46,81 @@ class Batch:
     """Runs that are advanced together; a context manager that frees them.
 
     Args:
-        n_threads: threads that train compiled agents.
+        n_threads: how many runs are advanced at the same time.
         log: receives the traceback of what is no error of policylab's.
     """
 
     def __init__(self, *, n_threads: int, log: Path) -> None:
         self._log = log
         self._members: dict[Path, _Member] = {}
+        self._waiting: collections.deque[_Member] = collections.deque()
+        self._events: list[Event] = []
         self._n_marks = 1
-        self._n_runs = n_threads
-        self._n_threads = n_threads
-        self._trainers = ThreadPoolExecutor(n_threads)
-        self._writers = ThreadPoolExecutor(N_WRITERS)
-        self._round: _Round | None = None
+        self._closing = False
+        self._changed = threading.Condition()
+        self._interpreter = threading.Lock()
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(n_threads)]
 
     def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._trainers.shutdown()
-        self._writers.shutdown()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
         for member in self._members.values():
             member.close()
 
-    def add(self, folders: Collection[Path]) -> list[Event]:
-        """Open runs; return the events of those that have a result already or cannot be opened."""
-        events: list[Event] = []
-        for folder in folders:
-            try:
-                member = _Member.open(folder)
-            except Exception as error:
-                events.append((folder, self._failure(folder, error)))
-                continue
-            if member is None:
-                events.append((folder, {"event": "finished"}))
-            else:
-                self._members[folder] = member
-        return events
+    def add(self, folders: Iterable[Path]) -> None:
+        """Let runs join."""
+        fresh = {folder: _Member(folder) for folder in folders}
+        with self._changed:
+            self._members.update(fresh)
+            self._waiting.extend(fresh.values())
+            self._changed.notify_all()
 
     def advance(self, stopping: Callable[[], Collection[Path]]) -> list[Event]:
-        """Take the runs whose turn it is some marks further, and save and stop those of ``stopping``.
-
-        Returns:
-            What happened.
-        """
-        started = time.monotonic()
-        round_ = self._round if self._round and self._round.members else self._begin(busy=())
-        round_.join()
-        self._round = self._begin(busy=round_.members)  # they train while this round's files are written
-        _evaluate(round_.members)
-        for folder in stopping():
-            if folder in self._members:
-                self._members[folder].run.stop.set()
-        events = [event for found in self._writers.map(self._write, self._due(round_)) for event in found]
+        """Return what happened to the runs since the last call; those of ``stopping`` save and stop next."""
+        with self._changed:
+            for member in [self._members[folder] for folder in stopping() if folder in self._members]:
+                if not member.stop.is_set() and member in self._waiting:
+                    self._waiting.remove(member)
+                    self._waiting.appendleft(member)
+                member.stop.set()
+            self._changed.wait_for(lambda: self._events and not self._waiting, TELL_S)
+            events, self._events = self._events, []
         for folder, event in events:
             if event["event"] != "progress":
                 self._members.pop(folder).close()
-        self._pace(round_.members, took_s=time.monotonic() - started)
         return events
 
-    def _begin(self, *, busy: Collection[_Member]) -> _Round:
-        """Let the runs whose turn it is, but none of ``busy``, train."""
-        busy = set(busy)
-        others = (member for member in self._members.values() if member not in busy)
-        members = list(itertools.islice(others, self._n_runs))
-        for member in members:  # the others' turn comes first
-            self._members[member.run.folder] = self._members.pop(member.run.folder)
-        n_actions = sum(member.exact.mdp.n_states for member in members if member.exact is not None)
-        n_marks = min(self._n_marks, max(1, MAX_ACTIONS // max(1, n_actions)))
-        compiled = [member for member in members if member.compiled]
-        shares = [compiled[first :: self._n_threads] for first in range(self._n_threads)]
-        return _Round(members, n_marks, [self._trainers.submit(_train, share, n_marks=n_marks) for share in shares])
+    def _serve(self) -> None:
+        while (member := self._next()) is not None:
+            events = self._turn(member)
+            with self._changed:
+                self._events += events
+                if all(event["event"] == "progress" for _, event in events):
+                    self._waiting.append(member)
+                self._changed.notify_all()
 
-    def _due(self, round_: _Round) -> list[_Member]:
-        """Return the members of a round, and those to stop that wait for their turn."""
-        under_way = {*round_.members, *(self._round.members if self._round else ())}
-        waiting = (member for member in self._members.values() if member not in under_way)
-        return [*round_.members, *(member for member in waiting if member.run.stop.is_set())]
+    def _next(self) -> _Member | None:
+        """Return the run whose turn it is, once there is one; None when there are to be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            return None if self._closing else self._waiting.popleft()
 
-    def _write(self, member: _Member) -> list[Event]:
-        folder, events = member.run.folder, []
+    def _turn(self, member: _Member) -> list[Event]:
+        """Take a run some marks further; return what happened to it, the end of it last."""
+        folder, events = member.folder, []
         try:
+            member.train(self._n_marks, interpreter=self._interpreter)
             if row := member.record():
                 events.append((folder, progress(row)))
+            self._pace(member)
             if member.error is not None:
                 raise member.error
             if member.settle():
@@ -142,16 +129,13 @@ class Batch:
             events.append((folder, {"event": "stopped"}))
         except Exception as error:  # an environment or agent of the user's may raise anything
             events.append((folder, self._failure(folder, error)))
-        member.n_marks, member.reports = len(member.reports), []
         return events
 
-    def _pace(self, round_: Sequence[_Member], *, took_s: float) -> None:
-        """Choose how many runs the next round takes how many marks further."""
-        n_marks, trained_s = sum(member.n_marks for member in round_), sum(member.seconds[1] for member in round_)
-        fitting = math.ceil(PIECE_S * n_marks / max(trained_s, 1e-6))
-        self._n_marks = min(max(1, fitting), 4 * self._n_marks)
-        fitting = round(len(round_) * ROUND_S / max(took_s, 1e-3))
-        self._n_runs = max(self._n_threads, min(fitting, 4 * len(round_)))
+    def _pace(self, member: _Member) -> None:
+        """Choose how many marks the next turn takes."""
+        if member.reports:
+            fitting = math.ceil(PIECE_S * len(member.reports) / max(member.seconds[1], 1e-6))
+            self._n_marks = min(fitting, 4 * self._n_marks)
 
     def _failure(self, folder: Path, error: Exception) -> dict[str, Any]:
         if not isinstance(error, PolicylabError):
@@ -160,90 +144,109 @@ class Batch:
         return failure(error)
 
 
-@dataclasses.dataclass(slots=True, eq=False)
 class _Member:
-    """A run of a batch, and what it did in the round under way.
+    """A run of a batch, and what it did in its last turn.
 
     Attributes:
-        run: the run.
-        exact: values its policies, if that is done exactly.
-        held: its lock and its agent, let go by `close`.
-        reports: (mark, report) of every mark of the round.
-        actions: for each of them the policy's actions, where these are valued later, all together.
+        folder: the run's folder.
+        stop: when set, the run saves and stops.
+        run: the run, from its first turn.
+        ended: whether it had its result already.
+        reports: (mark, report) of every mark of the turn.
         evaluated: for each of them the metrics of the policy.
-        error: what ended the run in this round.
+        error: what ended the run in this turn.
         seconds: elapsed and processor seconds that training took.
-        n_marks: marks of the last round that was written.
     """
 
-    run: RunExecution
-    exact: ExactEvaluator | None
-    held: contextlib.ExitStack
-    reports: list[tuple[int, Report]] = dataclasses.field(default_factory=list)
-    actions: list[NDArray[np.int64]] = dataclasses.field(default_factory=list)
-    evaluated: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    error: Exception | None = None
-    seconds: tuple[float, float] = (0.0, 0.0)
-    n_marks: int = 0
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stop = threading.Event()
+        self.run: RunExecution | None = None
+        self.ended = False
+        self.reports: list[tuple[int, Report]] = []
+        self.evaluated: list[dict[str, float]] = []
+        self.error: Exception | None = None
+        self.seconds = (0.0, 0.0)
+        self._exact: ExactEvaluator | None = None
+        self._held = contextlib.ExitStack()
 
-    @classmethod
-    def open(cls, folder: Path) -> Self | None:
-        """Return the run in ``folder``, or None when it has its result already.
+    def _open(self) -> None:
+        """Take the run's lock and make its agent; both are let go by `close`.
 
         Raises:
             UserError: its agent brings processes of its own.
         """
-        with contextlib.ExitStack() as held:
-            held.enter_context(locked(folder / "run.lock", wait_s=LOCK_WAIT_S))
-            if (folder / "result.json").exists():
-                return None
-            run = RunExecution(folder, stop=threading.Event())
-            held.enter_context(contextlib.closing(run))
-            kind = run.agent.execution_report["kind"]
-            if kind not in ("compiled", "plain"):
-                raise UserError(
-                    f"launcher.kind 'inline' executes tabular agents and bandits in this process, but agent.kind "
-                    f"'{run.spec.agent.get('kind')}' executes by {kind}; use launcher.kind 'local'"
-                )
-            evaluator = None if run.kind == "online" else run.evaluator
-            return cls(run, evaluator if isinstance(evaluator, ExactEvaluator) else None, held.pop_all())
-        raise AssertionError  # an ExitStack of these contexts swallows nothing
+        self._held.enter_context(locked(self.folder / "run.lock", wait_s=LOCK_WAIT_S))
+        if (self.folder / "result.json").exists():
+            self.ended = True
+            return
+        run = RunExecution(self.folder, stop=self.stop)
+        self._held.enter_context(contextlib.closing(run))
+        kind = run.agent.execution_report["kind"]
+        if kind not in ("compiled", "plain"):
+            raise UserError(
+                f"launcher.kind 'inline' executes tabular agents and bandits in this process, but agent.kind "
+                f"'{run.spec.agent.get('kind')}' executes by {kind}; use launcher.kind 'local'"
+            )
+        evaluator = None if run.kind == "online" else run.evaluator
+        self._exact = evaluator if isinstance(evaluator, ExactEvaluator) else None
+        self.run = run
 
     def close(self) -> None:
         """Let the run's folder go."""
-        self.held.close()
+        self._held.close()
 
-    @property
-    def compiled(self) -> bool:
-        """Whether training leaves the interpreter to other threads."""
-        return self.run.agent.execution_report["kind"] == "compiled"
+    def train(self, n_marks: int, *, interpreter: threading.Lock) -> None:
+        """Let the agent learn up to the next marks; an error is kept.
 
-    def train(self, n_marks: int) -> None:
-        """Let the agent learn up to the next marks; an error is kept."""
-        agent, wall, cpu = self.run.agent, time.monotonic(), time.thread_time()
-        self.reports, self.actions, self.evaluated = [], [], []
+        What is plain Python is trained by one thread at a time, which holds ``interpreter``: more would gain nothing,
+        and an environment need not bear them.
+        """
+        self.reports = []
         try:
-            for mark in itertools.islice(self.run.marks(), n_marks):
-                report = agent.learn(mark - agent.steps)
-                if self.exact is not None:
-                    self.actions.append(self.exact.actions(agent.policy()))
-                else:
-                    self.evaluated.append(self.run.evaluate())
-                self.reports.append((mark, report))
-                if mark in self.run.spec.changes:
-                    break  # `settle` goes on with other settings
+            if self.run is None:
+                if self.stop.is_set():
+                    raise Stopped(str(self.folder))
+                self._open()
+            if self.run is not None:
+                compiled = self.run.agent.execution_report["kind"] == "compiled"
+                with contextlib.nullcontext() if compiled else interpreter:
+                    self._learn(self.run, n_marks)
         except Exception as error:  # told when what came before it is written
             self.error = error
-        self.seconds = time.monotonic() - wall, time.thread_time() - cpu
+
+    def _learn(self, run: RunExecution, n_marks: int) -> None:
+        wall, cpu, exact = time.monotonic(), time.thread_time(), self._exact
+        reports: list[tuple[int, Report]] = []
+        metrics: list[dict[str, float]] = []
+        actions: list[NDArray[np.int64]] = []
+        try:
+            for mark in itertools.islice(run.marks(), self._fitting(n_marks)):
+                report = run.agent.learn(mark - run.agent.steps)
+                if exact is None:
+                    metrics.append(run.evaluate())
+                else:
+                    actions.append(exact.actions(run.agent.policy()))
+                reports.append((mark, report))
+                if mark in run.spec.changes:
+                    break  # `settle` goes on with other settings
+        finally:
+            if exact is not None and actions:
+                metrics = [{VALUE: value} for value in exact.values(np.array(actions))]
+            self.reports, self.evaluated = reports, metrics
+            self.seconds = time.monotonic() - wall, time.thread_time() - cpu
+
+    def _fitting(self, n_marks: int) -> int:
+        return n_marks if self._exact is None else min(n_marks, max(1, MAX_ACTIONS // self._exact.mdp.n_states))
 
     def record(self) -> ReportRow | None:
-        """Write the round's rows; return the last."""
+        """Write the turn's rows; return the last."""
+        if self.run is None or not self.reports:
+            return None
         rows = [
             self.run.row(mark, report, evaluated=metrics)
             for (mark, report), metrics in zip(self.reports, self.evaluated, strict=True)
         ]
-        if not rows:
-            return None
         self.run.record(rows, seconds=self.seconds)
         return rows[-1]
 
@@ -253,42 +256,11 @@ class _Member:
         Raises:
             Stopped: it was told to stop, and has saved.
         """
-        if self.reports or self.run.stop.is_set():
+        if self.run is None:
+            return self.ended
+        if self.reports or self.stop.is_set():
             self.run.settle()
         if self.run.steps < self.run.spec.stop_at_steps:
             return False
         self.run.finish()
         return True
-
-
-@dataclasses.dataclass(slots=True)
-class _Round:
-    """Runs that train, some marks further each, in other threads."""
-
-    members: list[_Member]
-    n_marks: int
-    training: list[Future[None]]
-
-    def join(self) -> None:
-        """Wait until all have; what is plain Python is trained here: it gains nothing from threads."""
-        _train([member for member in self.members if not member.compiled], n_marks=self.n_marks)
-        for share in self.training:
-            share.result()
-
-
-def _train(members: Iterable[_Member], *, n_marks: int) -> None:
-    for member in members:
-        member.train(n_marks)
-
-
-def _evaluate(members: Iterable[_Member]) -> None:
-    """Value the policies of a round: one evaluation for all that act in one table."""
-    tables: dict[int, list[_Member]] = {}
-    for member in members:
-        if member.exact is not None and member.actions:
-            tables.setdefault(id(member.exact.mdp), []).append(member)
-    for group in tables.values():
-        assert group[0].exact is not None
-        values = iter(group[0].exact.values(np.concatenate([member.actions for member in group])))
-        for member in group:
-            member.evaluated = [{VALUE: value} for value in itertools.islice(values, len(member.actions))]

@@ -361,8 +361,10 @@ def save_checkpoint(agent: Agent, folder: Path, *, steps: int) -> Path:
     target = folder / f"{steps:015d}"
     with storage_errors(target):
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".saving-*"):
-            shutil.rmtree(leftover)
+        held = list(folder.iterdir())
+        for leftover in held:
+            if leftover.name.startswith(".saving-"):
+                shutil.rmtree(leftover)
         fresh = Path(tempfile.mkdtemp(dir=folder, prefix=".saving-"))
         agent.save(fresh)
         sync_folder(fresh)
@@ -371,7 +373,7 @@ def save_checkpoint(agent: Agent, folder: Path, *, steps: int) -> Path:
             shutil.rmtree(target)
         fresh.rename(target)
         sync_folder(folder)
-        for older in folder.glob("[0-9]*"):
-            if older != target:
+        for older in held:
+            if older.name[0].isdigit() and older != target:
                 shutil.rmtree(older)
     return target

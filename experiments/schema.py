@@ -150,16 +150,30 @@ class ExperimentConfig(Settings):
             return max(1, int(self.launcher.n_workers) // processors)
         return int(self.launcher.n_workers)
 
-    def specs(self, roles: Sequence[Role] = ("tune", "confirm"), *, trial: int = 0) -> list[RunSpec]:
-        """The runs of one trial on all seeds of ``roles``."""
-        counts = {"tune": self.seeds.tune, "confirm": self.seeds.confirm}
-        return [self.spec(role, index, trial=trial) for role in roles for index in range(counts[role])]
+    def specs(
+        self, roles: Sequence[Role] = ("tune", "confirm"), *, trial: int = 0, config_hash: str | None = None
+    ) -> list[RunSpec]:
+        """The runs of one trial on all seeds of ``roles``; ``config_hash`` as for `spec`."""
+        counts, hashed = {"tune": self.seeds.tune, "confirm": self.seeds.confirm}, config_hash or self.config_hash
+        runs = [(role, index) for role in roles for index in range(counts[role])]
+        return [self.spec(role, index, trial=trial, config_hash=hashed) for role, index in runs]
 
-    def spec(self, role: Role, index: int, *, trial: int = 0, stop_at_steps: int | None = None) -> RunSpec:
-        """The run of one trial on one seed, to the end of the budget or to ``stop_at_steps``."""
+    def spec(
+        self,
+        role: Role,
+        index: int,
+        *,
+        trial: int = 0,
+        stop_at_steps: int | None = None,
+        config_hash: str | None = None,
+    ) -> RunSpec:
+        """The run of one trial on one seed, to the end of the budget or to ``stop_at_steps``.
+
+        Where this is the experiment of one configuration of a search, ``config_hash`` is that of the search.
+        """
         return RunSpec(
             experiment=self.name,
-            config_hash=self.config_hash,
+            config_hash=config_hash or self.config_hash,
             trial=trial,
             role=role,
             index=index,

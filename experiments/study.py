@@ -52,7 +52,7 @@ class RunBackend:
         assert config.search is not None
         self.capacity = capacity
         self._run = run
-        self._config = config
+        self._config, self._config_hash = config, config.config_hash
         self._search: SearchSettings = config.search
         self._launcher = launcher
         self._fresh: list[Job] = []
@@ -86,9 +86,10 @@ class RunBackend:
         if known != job.configuration:
             trial = self._config.trial(job.configuration)
             self._trials[job.trial] = job.configuration, trial
-        spec = trial.spec("tune", job.seed, trial=job.trial, stop_at_steps=job.until)
-        parent = None if job.parent is None else ParentRun(trial=job.parent.trial, steps=job.parent.resource)
-        return spec.model_copy(update={"config_hash": self._config.config_hash, "parent": parent})
+        spec = trial.spec("tune", job.seed, trial=job.trial, stop_at_steps=job.until, config_hash=self._config_hash)
+        if job.parent is None:
+            return spec
+        return spec.model_copy(update={"parent": ParentRun(trial=job.parent.trial, steps=job.parent.resource)})
 
     def stop(self, trial: int, seed: int) -> None:
         """Ask a run to save and stop."""
@@ -249,11 +250,10 @@ def confirmation(config: ExperimentConfig, *, outcome: Outcome, history: History
 
     A winner that is a schedule, the end of a line of forks, is trained anew through all of its configurations.
     """
-    specs = []
+    specs: list[RunSpec] = []
     for trial in dict.fromkeys([outcome.winner, outcome.default]):
         experiment = trial_experiment(config, history, trial=trial) if trial in history.trials else config.trial({})
-        for spec in experiment.specs(("confirm",), trial=trial):
-            specs.append(spec.model_copy(update={"config_hash": config.config_hash}))
+        specs += experiment.specs(("confirm",), trial=trial, config_hash=config.config_hash)
     return specs
 
 

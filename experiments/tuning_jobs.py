@@ -57,7 +57,7 @@ def spec_of(experiment: Path, hyperparameters: Mapping[str, str]) -> RunSpec:
     if config.search is None:
         raise ConfigError(f"{experiment}: there is no search section, so hyperparameters have no meaning")
     drawn = _configuration(with_default(config), hyperparameters)
-    return config.trial(drawn).spec("tune", 0).model_copy(update={"config_hash": config.config_hash})
+    return config.trial(drawn).spec("tune", 0, config_hash=config.config_hash)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

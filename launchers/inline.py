@@ -32,8 +32,8 @@ Event = tuple[Path, dict[str, Any]]
 class Executor(Protocol):
     """Advances runs together; one thread calls it."""
 
-    def add(self, folders: Collection[Path]) -> Iterable[Event]:
-        """Let runs join; return what happened to those that have ended already."""
+    def add(self, folders: Iterable[Path]) -> None:
+        """Let runs join."""
         ...
 
     def advance(self, stopping: Callable[[], Collection[Path]]) -> Iterable[Event]:
@@ -177,9 +177,8 @@ class InlineLauncher:
             with self._executor() as executor:
                 while (fresh := self._take(active)) or active:
                     active.update(fresh)
-                    self._tell(executor.add(fresh), active)
-                    if active:
-                        self._tell(executor.advance(lambda: self._to_stop(active)), active)
+                    executor.add(fresh)
+                    self._tell(executor.advance(lambda: self._to_stop(active)), active)
         except Exception as error:  # a defect of the executor's must not leave runs under way for ever
             self._fail(f"{type(error).__name__}: {error}", active)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,18 +13,19 @@ from policylab.agents import array_checkpoint
 from policylab.agents.agent import Report
 from policylab.agents.checkpoint_facts import FactsFormat
 from policylab.agents.exploration import PARAMETERS, counts_choices
-from policylab.agents.features import Encoder, make_encoder
+from policylab.agents.features import make_encoder
 from policylab.agents.policy import TabularPolicy
 from policylab.agents.schedules import INVERSE_VISITS, InverseVisits, Schedule, value_at
 from policylab.agents.settings import TabularSettings
 from policylab.agents.tabular.core import Algorithm, Core, Size, make_core
 from policylab.agents.tabular.plain import PlainExecution
 from policylab.agents.tabular.progress import EPISODES, STEPS, Progress, begin, take_metrics
+from policylab.agents.tabular.world import World, world_of
 from policylab.envs.cursor import EpisodeCursor
-from policylab.envs.enumeration import model_of, name_of, table_for, table_refusal, time_limit
+from policylab.envs.enumeration import table_for
 from policylab.envs.learned_reward import training_env
 from policylab.envs.settings import EnvSettings
-from policylab.errors import CheckpointError, EnvironmentRuleError, RunError, UserError
+from policylab.errors import CheckpointError, RunError, UserError
 from policylab.files import canonical_json
 from policylab.seeding import generator, generator_state, set_generator_state
 
@@ -76,15 +76,15 @@ class TabularAgent:
 
     def __init__(self, settings: TabularSettings, env_settings: EnvSettings, *, seed: int, budget_steps: int) -> None:
         self.settings = settings
-        env = training_env(env_settings)
-        self.encoder = make_encoder(settings.features, env.observation_space)
-        self.size = _size(env, self.encoder)
+        world = world_of(env_settings)
+        self.encoder = make_encoder(settings.features, world.observations)
+        self.size = Size(self.encoder.n_features, world.n_actions, self.encoder.n_active, world.max_episode_steps)
         self._check(settings)
         core = make_core(settings, self.size, budget_steps=budget_steps, rng=generator(seed, "agent"))
         self._algorithm: Algorithm = self.algorithm(settings, core, size=self.size)
         self._progress = begin(self.size.n_features)
-        self.execution_report = self._report_execution(env)
-        self._execution = self._make_execution(env, generator(seed, "environment"), settings=env_settings)
+        self.execution_report = self._report_execution(world)
+        self._execution = self._make_execution(world, generator(seed, "environment"), settings=env_settings)
         self._identity = {
             "agent": settings.model_dump(mode="json", exclude={"execution"}),
             "environment": env_settings.model_dump(mode="json"),
@@ -206,8 +206,8 @@ class TabularAgent:
                 "use features `bins`, or other settings of the agent"
             )
 
-    def _report_execution(self, env: gym.Env[Any, Any]) -> dict[str, str]:
-        obstacle = self._obstacle(env)
+    def _report_execution(self, world: World) -> dict[str, str]:
+        obstacle = self._obstacle(world)
         asked = self.settings.execution
         if asked == "compiled" and obstacle:
             raise UserError(f"`execution: compiled` is impossible: {obstacle}; use `execution: auto`")
@@ -217,40 +217,23 @@ class TabularAgent:
             return {"kind": "plain", "reason": obstacle}
         return {"kind": "compiled", "reason": "the environment has an exact table"}
 
-    def _obstacle(self, env: gym.Env[Any, Any]) -> str | None:
+    def _obstacle(self, world: World) -> str | None:
         """Return why the compiled execution is impossible, or None."""
         if not self.compiled:
             return f"{self.settings.kind} has no compiled form"
         if self.settings.features.kind not in ("auto", "index"):
             return f"features `{self.settings.features.kind}` are computed from observations, not read from a table"
-        if (refusal := table_refusal(env)) is not None:
-            return f"there is no exact table: {refusal}"
-        if hasattr(model_of(env), "observed"):
-            return "what it observes hides part of the table's state, which a compiled learner would see"
-        return None
+        return world.no_table
 
-    def _make_execution(self, env: gym.Env[Any, Any], rng: np.random.Generator, *, settings: EnvSettings) -> Execution:
+    def _make_execution(self, world: World, rng: np.random.Generator, *, settings: EnvSettings) -> Execution:
         if self.execution_report["kind"] == "plain":
-            first_action = int(env.action_space.start)  # type: ignore[attr-defined]
-            cursor = EpisodeCursor(env, rng)
-            return PlainExecution(self._algorithm, cursor, encoder=self.encoder, first_action=first_action)
+            cursor = EpisodeCursor(training_env(settings), rng)
+            return PlainExecution(self._algorithm, cursor, encoder=self.encoder, first_action=world.first_action)
         from policylab.agents.tabular.compiled import CompiledExecution  # Numba is slow to import
 
         mdp = table_for(settings)
         assert mdp is not None, "what stands in the way of it was looked for"
         return CompiledExecution(self._algorithm, mdp, rng=rng)
-
-
-def _size(env: gym.Env[Any, Any], encoder: Encoder) -> Size:
-    actions = env.action_space
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise EnvironmentRuleError(
-            f"a tabular agent needs Discrete actions, but {name_of(env)} has {actions}; "
-            "choose an environment with Discrete actions or discretise them"
-        )
-    limit = time_limit(env)
-    assert limit is not None, "make_env sets a time limit"
-    return Size(encoder.n_features, int(actions.n), encoder.n_active, limit)
 
 
 def _arrays_in(part: Any, prefix: str = "") -> dict[str, NDArray[Any]]:

@@ -21,6 +21,8 @@ from typing import Any
 
 from policylab.errors import RunDirectoryError, StorageError
 
+_line = json.JSONEncoder(sort_keys=True).encode
+
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
@@ -119,7 +121,7 @@ def append_lines(path: Path, records: Iterable[Any]) -> None:
     Raises:
         StorageError: the write failed; the file is as it was.
     """
-    lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode()
+    lines = "".join(f"{_line(record)}\n" for record in records).encode()
     with storage_errors(path), path.open("ab", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         try:

@@ -180,7 +180,7 @@ def test_kill_9_leaves_no_process(bundles: dict[str, Path], tmp_path: Path, fami
 def test_replicas_follow_the_load(bundles: dict[str, Path], tmp_path: Path, family: list[psutil.Process]) -> None:
     failures: list[str] = []
     stop = threading.Event()
-    scaling = {**scaled(bundles)["autoscaling"], "concurrent_requests": 4}  # far from what one client, or 24, ask at once
+    scaling = {**scaled(bundles)["autoscaling"], "concurrent_requests": 4}  # far from one client and from 24
     with running(endpoint_file(tmp_path, scaled(bundles, autoscaling=scaling))) as found:
         family += psutil.Process(found.process.pid).children(recursive=True)
 
