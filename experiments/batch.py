@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,7 +78,7 @@ class Batch:
 
     def add(self, folders: Iterable[Path]) -> None:
         """Let runs join."""
-        fresh = {folder: _Member(folder) for folder in folders}
+        fresh = {folder: _Member(folder, self._interpreter) for folder in folders}
         with self._changed:
             self._members.update(fresh)
             self._waiting.extend(fresh.values())
@@ -117,7 +118,7 @@ class Batch:
         """Take a run some marks further; return what happened to it, the end of it last."""
         folder, events = member.folder, []
         try:
-            member.train(self._n_marks, interpreter=self._interpreter)
+            member.train(self._n_marks)
             if row := member.record():
                 events.append((folder, progress(row)))
             self._pace(member)
@@ -147,6 +148,11 @@ class Batch:
 class _Member:
     """A run of a batch, and what it did in its last turn.
 
+    Args:
+        folder: the run's folder.
+        interpreter: held while an environment is made or stepped: more threads would gain nothing, and an environment
+            need not bear them.
+
     Attributes:
         folder: the run's folder.
         stop: when set, the run saves and stops.
@@ -158,7 +164,7 @@ class _Member:
         seconds: elapsed and processor seconds that training took.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, interpreter: threading.Lock) -> None:
         self.folder = folder
         self.stop = threading.Event()
         self.run: RunExecution | None = None
@@ -167,6 +173,7 @@ class _Member:
         self.evaluated: list[dict[str, float]] = []
         self.error: Exception | None = None
         self.seconds = (0.0, 0.0)
+        self._interpreter = interpreter
         self._exact: ExactEvaluator | None = None
         self._held = contextlib.ExitStack()
 
@@ -180,28 +187,30 @@ class _Member:
         if (self.folder / "result.json").exists():
             self.ended = True
             return
-        run = RunExecution(self.folder, stop=self.stop)
-        self._held.enter_context(contextlib.closing(run))
-        kind = run.agent.execution_report["kind"]
-        if kind not in ("compiled", "plain"):
-            raise UserError(
-                f"launcher.kind 'inline' executes tabular agents and bandits in this process, but agent.kind "
-                f"'{run.spec.agent.get('kind')}' executes by {kind}; use launcher.kind 'local'"
-            )
-        evaluator = None if run.kind == "online" else run.evaluator
+        with self._interpreter:
+            run = RunExecution(self.folder, stop=self.stop)
+            self._held.enter_context(contextlib.closing(run))
+            kind = run.agent.execution_report["kind"]
+            if kind not in ("compiled", "plain"):
+                raise UserError(
+                    f"launcher.kind 'inline' executes tabular agents and bandits in this process, but agent.kind "
+                    f"'{run.spec.agent.get('kind')}' executes by {kind}; use launcher.kind 'local'"
+                )
+            evaluator = None if run.kind == "online" else run.evaluator
         self._exact = evaluator if isinstance(evaluator, ExactEvaluator) else None
         self.run = run
+
+    def _alone(self, run: RunExecution) -> AbstractContextManager[Any]:
+        """Return what to hold while the run learns and is valued."""
+        compiled = run.agent.execution_report["kind"] == "compiled"
+        return contextlib.nullcontext() if compiled and (self._exact or run.kind == "online") else self._interpreter
 
     def close(self) -> None:
         """Let the run's folder go."""
         self._held.close()
 
-    def train(self, n_marks: int, *, interpreter: threading.Lock) -> None:
-        """Let the agent learn up to the next marks; an error is kept.
-
-        What is plain Python is trained by one thread at a time, which holds ``interpreter``: more would gain nothing,
-        and an environment need not bear them.
-        """
+    def train(self, n_marks: int) -> None:
+        """Let the agent learn up to the next marks; an error is kept."""
         self.reports = []
         try:
             if self.run is None:
@@ -209,8 +218,7 @@ class _Member:
                     raise Stopped(str(self.folder))
                 self._open()
             if self.run is not None:
-                compiled = self.run.agent.execution_report["kind"] == "compiled"
-                with contextlib.nullcontext() if compiled else interpreter:
+                with self._alone(self.run):
                     self._learn(self.run, n_marks)
         except Exception as error:  # told when what came before it is written
             self.error = error
@@ -262,5 +270,6 @@ class _Member:
             self.run.settle()
         if self.run.steps < self.run.spec.stop_at_steps:
             return False
-        self.run.finish()
+        with self._alone(self.run):
+            self.run.finish()
         return True

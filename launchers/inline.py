@@ -1,7 +1,7 @@
 """Runs in this process, advanced together: for runs so short that to hand out one by one takes longer than the work.
 
-A thread takes the runs that wait and advances all of them in rounds of about half a second. Between rounds new runs
-join and runs that are to stop do so. What a run does is the business of the executor, which is named, not imported.
+A thread hands the runs that wait to an executor and takes what it tells of them. What a run does is the business of the
+executor, which is named, not imported.
 """
 
 from __future__ import annotations

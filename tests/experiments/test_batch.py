@@ -1,10 +1,12 @@
 """Runs advanced together leave what runs executed one by one leave; one that fails or is stopped harms no other."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 
 import gymnasium as gym
@@ -66,6 +68,39 @@ class Breaks(gym.Env):
 
 
 gym.register("tests/Breaks-v0", Breaks, max_episode_steps=50)
+
+
+class OneThread(gym.Env):
+    """Raises where two threads make or step environments at the same time."""
+
+    observation_space = gym.spaces.Discrete(2)
+    action_space = gym.spaces.Discrete(2)
+    entered = threading.Lock()
+
+    @contextlib.contextmanager
+    def alone(self):
+        if not self.entered.acquire(blocking=False):
+            raise RuntimeError("two threads at the same time")
+        try:
+            time.sleep(0.0002)  # lets another thread come in
+            yield
+        finally:
+            self.entered.release()
+
+    def __init__(self):
+        with self.alone():
+            pass
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        with self.alone():
+            return 0, 0.0, False, False, {}
+
+
+gym.register("tests/OneThread-v0", OneThread, max_episode_steps=5)
 
 
 def folders(tmp_path, **changes):
@@ -150,6 +185,13 @@ def test_a_run_that_fails_takes_no_other_with_it(batch, tmp_path):
     assert "spec.json" in last[damaged]["error"]
     assert "ZeroDivisionError" in (tmp_path / "log").read_text()
     assert (broken[0] / "reports.jsonl").exists(), "what came before the failure is kept"
+
+
+def test_environments_need_not_bear_threads(batch, tmp_path):
+    valued = {"kind": "rollout", "marks": 4, "episodes": 2, "final_episodes": 10}
+    changes = {"env": {"id": "tests/OneThread-v0"}, "evaluation": valued, "budget": {"steps": 40}}
+    runs = folders(tmp_path, **changes, seeds={"tune": 6, "confirm": 0})
+    assert {event["event"] for event in carry_out(batch, runs).values()} == {"finished"}
 
 
 def test_the_launcher_executes_what_is_submitted_and_saves_what_it_is_closed_on(tmp_path):
