@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 NAME = "demo"
 PHASE_S = 60.0
-LOOK_S = 0.2
+LOOK_S = 0.1
 N_ASKED = 20
+DECISIONS_PER_S = 500.0
+"""At most: evidence comes in as slowly as it can be watched, on any machine."""
 BEFORE_S = 1.0
 REWARDS = (-4.0, 4.0)
 VERSIONS = ("endpoint", "bad", "good")
@@ -161,7 +163,9 @@ def _played(world: World, client: EndpointClient, *, out: Path) -> tuple[dict[st
     def play(phase: str, until: float) -> dict[str, Any]:
         look_at, rewards = time.monotonic() + LOOK_S, list[float]()
         while time.monotonic() < min(look_at, until) or not rewards:
+            following = time.monotonic() + N_ASKED / DECISIONS_PER_S
             rewards.append(world.play(N_ASKED))
+            time.sleep(max(0.0, following - time.monotonic()))
         return look(phase, rewards)
 
     for phase, expected in (("bad", "rolled back"), ("good", "updated")):
