@@ -54,9 +54,8 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     found = {launcher: [] for launcher in LAUNCHERS}
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # kept to the end: ext4 makes files slowly for minutes after a deletion
+    # One folder to the end: after a deletion, ext4 makes files slowly for minutes.
+    with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "throughput.yaml"
         config.write_text(EXPERIMENT.format(steps=asked.steps, seeds=asked.seeds, trials=asked.trials))
         for round_number in range(asked.rounds + 1):

@@ -16,7 +16,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -200,8 +199,8 @@ class _Member:
         self._exact = evaluator if isinstance(evaluator, ExactEvaluator) else None
         self.run = run
 
-    def _alone(self, run: RunExecution) -> AbstractContextManager[Any]:
-        """Return what to hold while the run learns and is valued."""
+    def _alone(self, run: RunExecution) -> contextlib.AbstractContextManager[Any]:
+        """Return what to hold while the run learns, is valued and gets other settings."""
         compiled = run.agent.execution_report["kind"] == "compiled"
         return contextlib.nullcontext() if compiled and (self._exact or run.kind == "online") else self._interpreter
 
@@ -210,14 +209,14 @@ class _Member:
         self._held.close()
 
     def train(self, n_marks: int) -> None:
-        """Let the agent learn up to the next marks; an error is kept."""
+        """Let the agent learn up to the next marks, unless it is to stop; an error is kept."""
         self.reports = []
         try:
             if self.run is None:
                 if self.stop.is_set():
                     raise Stopped(str(self.folder))
                 self._open()
-            if self.run is not None:
+            if self.run is not None and not self.stop.is_set():
                 with self._alone(self.run):
                     self._learn(self.run, n_marks)
         except Exception as error:  # told when what came before it is written
@@ -266,10 +265,10 @@ class _Member:
         """
         if self.run is None:
             return self.ended
-        if self.reports or self.stop.is_set():
-            self.run.settle()
-        if self.run.steps < self.run.spec.stop_at_steps:
-            return False
         with self._alone(self.run):
+            if self.reports or self.stop.is_set():
+                self.run.settle()
+            if self.run.steps < self.run.spec.stop_at_steps:
+                return False
             self.run.finish()
         return True

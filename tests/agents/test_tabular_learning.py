@@ -5,6 +5,7 @@ import dataclasses
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -213,3 +214,32 @@ def test_planning_learns_from_fewer_steps():
         trained = train_many(mdp, [(agent, seed) for seed in range(20)], steps=10**6, episodes=10, record_episodes=10)
         steps.append(trained.lengths[:, 1:].sum(axis=1).mean())
     assert steps[0] > 2 * steps[1] > 2 * steps[2]
+
+
+class Counted(FrozenLakeEnv):
+    """Counts how many there have been."""
+
+    made = 0
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        type(self).made += 1
+
+
+gym.register("tests/Counted-v0", Counted, max_episode_steps=50)
+
+
+def test_compiled_agents_make_no_environment_of_their_own_and_plain_ones_share_none():
+    world = EnvSettings(id="tests/Counted-v0")
+
+    def agent(execution):
+        found = make_agent({"kind": "q_learning", "execution": execution}, world, seed=0, budget_steps=100)
+        found.learn(100)
+        return found
+
+    first = agent("compiled")
+    looked_up = Counted.made
+    assert np.array_equal(agent("compiled").q, first.q)
+    assert Counted.made == looked_up
+    assert np.array_equal(agent("plain").q, agent("plain").q)
+    assert Counted.made == looked_up + 2

@@ -70,6 +70,26 @@ class Breaks(gym.Env):
 gym.register("tests/Breaks-v0", Breaks, max_episode_steps=50)
 
 
+class Waits(gym.Env):
+    """Waits in its steps until it may go on."""
+
+    observation_space = gym.spaces.Discrete(2)
+    action_space = gym.spaces.Discrete(2)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        self.entered.set()
+        assert self.go_on.wait(60.0)
+        return 0, 0.0, False, False, {}
+
+
+gym.register("tests/Waits-v0", Waits, max_episode_steps=50)
+
+
 class OneThread(gym.Env):
     """Raises where two threads make or step environments at the same time."""
 
@@ -171,6 +191,26 @@ def test_a_stopped_run_has_saved_and_goes_on_anywhere(batch, tmp_path):
     execute(second)
     execute(third)
     assert content(first) == content(second) == content(third)
+
+
+def test_a_run_stopped_while_it_waits_for_its_turn_saves_without_training(tmp_path):
+    longer = {"budget": {"steps": 300_000_000}, "evaluation": {"marks": 10_000}}
+    waiting = folders(tmp_path / "waiting", **longer)[0]
+    busy = folders(tmp_path / "busy", env={"id": "tests/Waits-v0"}, evaluation={"kind": "rollout", "episodes": 1})[0]
+    last = {}
+    with Batch(n_threads=1, log=tmp_path / "log") as batch:
+        batch.add([waiting])
+        while not last:
+            last.update(batch.advance(lambda: ()))
+        batch.add([busy])
+        assert Waits.entered.wait(60.0)
+        before = (waiting / "reports.jsonl").read_bytes()
+        batch.advance(lambda: (waiting, busy))
+        Waits.go_on.set()
+        while last.get(waiting) != {"event": "stopped"}:
+            last.update(batch.advance(lambda: (waiting, busy)))
+    assert (waiting / "reports.jsonl").read_bytes() == before
+    assert list((waiting / "checkpoints").glob("0*"))
 
 
 def test_a_run_that_fails_takes_no_other_with_it(batch, tmp_path):
