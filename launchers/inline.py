@@ -142,7 +142,7 @@ class InlineLauncher:
         return self
 
     def __exit__(self, left_by: type[BaseException] | None, *_: object) -> None:
-        tell_interrupt(left_by, n_runs=len(self._under_way()))
+        tell_interrupt(left_by, n_runs=len(self._under_way()), within_s=SAVE_S)
         self.close(timeout_s=SAVE_S)
 
     def close(self, *, timeout_s: float) -> None:

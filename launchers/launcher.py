@@ -140,16 +140,17 @@ class LauncherSettings(Protocol):
         ...
 
 
-def tell_interrupt(left_by: type[BaseException] | None, *, n_runs: int) -> None:
+def tell_interrupt(left_by: type[BaseException] | None, *, n_runs: int, within_s: float) -> None:
     """Say on the log, which reaches standard error, what is done with runs under way when Ctrl-C ends their launcher.
 
     Args:
         left_by: the exception that leaves the launcher, if one does.
         n_runs: how many runs are under way.
+        within_s: time that they get to save.
     """
     if n_runs and left_by is not None and issubclass(left_by, KeyboardInterrupt):
         save = "1 run saves" if n_runs == 1 else f"{n_runs} runs save"
-        logger.warning("interrupted: %s, in at most %g s; press Ctrl-C again to stop at once", save, SAVE_S)
+        logger.warning("interrupted: %s, in at most %g s; press Ctrl-C again to stop at once", save, within_s)
 
 
 def tell_unsaved(folders: Sequence[Path]) -> None:

@@ -128,7 +128,7 @@ class WorkerPool:
         return self
 
     def __exit__(self, left_by: type[BaseException] | None, *_: object) -> None:
-        tell_interrupt(left_by, n_runs=len(self._under_way(self._threads)))
+        tell_interrupt(left_by, n_runs=len(self._under_way(self._threads)), within_s=SAVE_S)
         self.close(timeout_s=SAVE_S)
 
     def close(self, *, timeout_s: float) -> None:

@@ -16,7 +16,7 @@ from typing import Protocol, Self
 
 from policylab.errors import PolicylabError, RunError
 from policylab.files import read_lines
-from policylab.launchers.launcher import Handle, Progress, State
+from policylab.launchers.launcher import Handle, Progress, State, tell_interrupt
 from policylab.launchers.sagemaker.connection import Connection, connect
 from policylab.launchers.sagemaker.dispatcher import Dispatcher, Placement, QuotaUsedUpError
 from policylab.launchers.sagemaker.job_record import JobRecord
@@ -190,6 +190,7 @@ class SageMakerLauncher:
         if kind is not None and issubclass(kind, KeyboardInterrupt) and self._connection.outlives:
             self._connection.close()
         else:
+            tell_interrupt(kind, n_runs=len(self._running), within_s=CLOSE_S)
             self.close(timeout_s=CLOSE_S)
 
     def close(self, *, timeout_s: float) -> None:

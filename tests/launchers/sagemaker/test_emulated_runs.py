@@ -52,6 +52,7 @@ def test_ctrl_c_stops_emulated_jobs_which_save_and_resume_ends_the_run(tmp_path)
         out, err = begun.communicate(timeout=WAIT_S)
     assert begun.returncode == 130, err
     run_dir = json.loads(out)["run_dir"]
+    assert "interrupted: 1 run saves, in at most 30 s; press Ctrl-C again to stop at once" in err
     assert f"continue with: policylab resume {run_dir}" in err
     assert ended(run_dir) == ["Stopped"]
     resume = [sys.executable, "-m", "policylab", "resume", run_dir]
