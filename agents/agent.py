@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from policylab.agents.policy import StoredPolicy
 
@@ -91,4 +91,16 @@ class Agent(Protocol):
 
     def close(self) -> None:
         """End whatever the agent runs outside of this process; it learns no more."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """What an agent may offer besides: to learn up to several marks at once, faster than by calls of `learn`."""
+
+    def learn_each(self, steps: Sequence[int]) -> Iterator[tuple[Report, StoredPolicy]]:
+        """Take each number of ``steps`` in turn; yield what `learn` and `policy` would return after each.
+
+        The agent itself may be past the last of them when the first is yielded.
+        """
         ...

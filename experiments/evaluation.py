@@ -6,17 +6,19 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from policylab.agents.action_distributions import Categorical, QValues
 from policylab.agents.agent import Agent
 from policylab.agents.distribution_policy import DistributionPolicy
 from policylab.agents.policy import Policy, TabularPolicy
 from policylab.agents.recurrent_policy import Episodes, RecurrentPolicy, in_episode
+from policylab.config import Settings
 from policylab.envs.baselines import Baseline, Remembering, Uniform
 from policylab.envs.enumeration import table_for
 from policylab.envs.make import make_env
@@ -28,6 +30,19 @@ from policylab.seeding import generator
 
 MAX_SIDE_BY_SIDE = 16
 """Episodes played together; each needs an environment of its own."""
+
+
+class EvaluationSettings(Settings):
+    """How a policy is valued: undiscounted return per episode under the environment's step limit.
+
+    ``exact`` solves the environment's table, ``rollout`` plays episodes on evaluation seeds shared by all runs,
+    ``online`` averages the training returns (for learners judged while they learn, such as bandits).
+    """
+
+    kind: Literal["auto", "exact", "rollout", "online"] = "auto"
+    marks: int = Field(default=20, ge=1, le=10_000, description="evaluations per run, evenly spaced in steps")
+    episodes: int = Field(default=20, ge=1, description="rollout episodes at each mark")
+    final_episodes: int = Field(default=100, ge=1, description="rollout episodes of the final policy")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-import json
 import math
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from policylab.agents.agent import Agent, Report
+import numpy as np
+
+from policylab.agents.agent import Agent, Report, Stepwise
 from policylab.agents.build import make_agent
 from policylab.envs.settings import EnvSettings
 from policylab.errors import CheckpointError, RunDirectoryError, RunError
-from policylab.experiments.evaluation import Evaluator, evaluation_kind, make_evaluator
-from policylab.experiments.plateau import EarlyStopping, plateau
-from policylab.experiments.schema import EvaluationSettings
-from policylab.files import (
-    append_line,
-    append_lines,
-    copy_folder,
-    drop_torn_tail,
-    locked,
-    read_lines,
-    storage_errors,
-    sync_folder,
-    write_atomic,
+from policylab.experiments.checkpoints import newest_checkpoint, save_checkpoint
+from policylab.experiments.evaluation import (
+    EvaluationSettings,
+    Evaluator,
+    ExactEvaluator,
+    evaluation_kind,
+    make_evaluator,
 )
+from policylab.experiments.plateau import EarlyStopping, plateau
+from policylab.experiments.stretch import Pace, Stretch
+from policylab.files import append_line, append_lines, drop_torn_tail, locked, read_lines, write_atomic
 from policylab.launchers.launcher import SAVE_S
 from policylab.runspec import ReportRow, RunResult, RunSpec, read_model
 
-OnRow = Callable[[ReportRow], None]
+OnRows = Callable[[Sequence[ReportRow]], None]
 LOCK_WAIT_S = SAVE_S + 10.0
 """How long to wait for a run's folder: the worker of a process that was killed holds it until it has saved, or ends."""
+
+MAX_VALUES = 4_000_000
+"""Most action values, marks times states times actions, that a run keeps until its policies are valued together."""
 
 SAVING_SHARE = 20.0
 """Seconds of work for each second of saving."""
@@ -49,7 +49,9 @@ class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
 
 
-def execute(folder: Path, *, on_row: OnRow | None = None, stop: threading.Event | None = None) -> RunResult:
+def execute(
+    folder: Path, *, on_rows: OnRows | None = None, stop: threading.Event | None = None, pace: Pace | None = None
+) -> RunResult:
     """Carry the run in ``folder`` (it holds a spec.json) to its end, from its last checkpoint if it has one.
 
     Interrupted anywhere and executed again, a run whose agent resumes exactly leaves the same reports.jsonl,
@@ -58,8 +60,9 @@ def execute(folder: Path, *, on_row: OnRow | None = None, stop: threading.Event 
 
     Args:
         folder: the run's folder.
-        on_row: called with every report as it is written.
-        stop: when set, the run saves at the next mark and raises `Stopped`.
+        on_rows: called with the reports that were written together.
+        stop: when set, the run saves at the end of its stretch and raises `Stopped`.
+        pace: of runs that this process executed before.
 
     Raises:
         Stopped: ``stop`` was set.
@@ -72,14 +75,14 @@ def execute(folder: Path, *, on_row: OnRow | None = None, stop: threading.Event 
             return result
         run = RunExecution(folder, stop=stop or threading.Event())
         with contextlib.closing(run):
-            return run.train(on_row or (lambda row: None))
+            return run.train(on_rows or (lambda rows: None), pace=pace or Pace())
 
 
 class RunExecution:
     """A run's agent, evaluator and files while it executes; the caller holds the folder's ``run.lock``.
 
-    `train` does it all. Whoever advances many runs together does its steps: at every mark the agent learns, then
-    `evaluate`, `row`, `record`, `settle`; after the last mark `finish`.
+    `train` does it all. Whoever advances many runs together does its steps: `learn` to some mark, `record`, `settle`;
+    after the last mark `finish`.
 
     Args:
         folder: the run's folder; the run continues from its newest checkpoint if it has one.
@@ -171,6 +174,11 @@ class RunExecution:
         asked = self.spec.early_stopping
         return plateau(self.rows, EarlyStopping.model_validate(asked)) if asked else None
 
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to learn."""
+        return self.steps >= self.spec.stop_at_steps or self.plateau is not None
+
     def _last_mark(self) -> int:
         """The mark that has been reported at least; the checkpoint of an agent that pauses may lie between two.
 
@@ -179,19 +187,79 @@ class RunExecution:
         every = self.spec.report_every_steps
         return self.steps if self.agent.exact_resume else self.steps // every * every
 
-    def train(self, on_row: OnRow) -> RunResult:
-        """Carry the run to its end; tell every row.
+    def train(self, on_rows: OnRows, *, pace: Pace) -> RunResult:
+        """Carry the run to its end; tell the rows of every stretch.
 
         Raises:
             Stopped: ``stop`` was set.
         """
-        for mark in self.marks():
-            report = self.agent.learn(max(mark - self.agent.steps, 0), pause=self._pause)
-            row = self.row(mark, report, evaluated=self.evaluate())
-            self.record([row])
-            on_row(row)
+        while stretch := self.learn(pace.n_marks):
+            self.record(stretch.rows)
+            if stretch.rows:
+                on_rows(stretch.rows)
+            if stretch.error is not None:
+                raise stretch.error
+            pace.follow(stretch)
             self.settle()
         return self.finish()
+
+    def learn(self, n_marks: int) -> Stretch | None:
+        """Let the agent learn up to the next marks, ``n_marks`` of them at most; None after the last one.
+
+        An error is kept, for what came before it is to be written first.
+        """
+        marks = self._next_marks(n_marks)
+        if not marks:
+            return None
+        wall, cpu = time.monotonic(), time.thread_time()
+        rows: list[ReportRow] = []
+        error = None
+        try:
+            for row in self._rows_of(marks):
+                rows.append(row)
+        except Exception as raised:  # an environment or agent of the user's may raise anything
+            error = raised
+        return Stretch(rows, (time.monotonic() - wall, time.thread_time() - cpu), error)
+
+    def _next_marks(self, n_marks: int) -> list[int]:
+        """Return the next marks, up to a change of the settings; one if the run saves, may pause or may end at each."""
+        spec = self.spec
+        if self._together is None or spec.early_stopping is not None or not spec.checkpoint_every_s:
+            n_marks = 1
+        else:
+            mdp = self._together.mdp
+            n_marks = min(n_marks, max(1, MAX_VALUES // (mdp.n_states * mdp.n_actions)))
+        marks = list(itertools.islice(self.marks(), n_marks))
+        change = next((place for place, mark in enumerate(marks, start=1) if mark in spec.changes), None)
+        return marks[:change]
+
+    def _rows_of(self, marks: Sequence[int]) -> Iterator[ReportRow]:
+        """Train up to each mark, value the policy there, and yield what is recorded of it."""
+        if self._together is None or not isinstance(self.agent, Stepwise):
+            for mark in marks:
+                report = self.agent.learn(max(mark - self.agent.steps, 0), pause=self._pause)
+                yield self.row(mark, report, evaluated=self.evaluate())
+            return
+        error, reports, actions = None, [], []
+        steps = [mark - before for before, mark in itertools.pairwise((self.agent.steps, *marks))]
+        try:
+            for report, policy in self.agent.learn_each(steps):
+                actions.append(self._together.actions(policy))
+                reports.append(report)
+        except Exception as raised:  # as in `learn`
+            error = raised
+        values = self._together.values(np.array(actions)) if actions else []
+        for mark, report, value in zip(marks, reports, values, strict=False):
+            yield self.row(mark, report, evaluated={VALUE: value})
+        if error is not None:
+            raise error
+
+    @functools.cached_property
+    def _together(self) -> ExactEvaluator | None:
+        """What values the policies of several marks together, if the agent can learn up to several at once."""
+        if self.kind == "online" or self.agent.stochastic or not isinstance(self.agent, Stepwise):
+            return None
+        return self.evaluator if isinstance(self.evaluator, ExactEvaluator) else None
 
     def settle(self) -> None:
         """At a mark: save if that is due, stop if told to, and change the settings if they change here.
@@ -258,20 +326,18 @@ class RunExecution:
         Raises:
             StorageError: a write failed.
         """
+        if not rows:
+            return
         lines = [row.model_dump(mode="json", exclude_none=True) for row in rows]
         append_lines(self.folder / "reports.jsonl", lines)
         self._account(seconds)
         self.steps = rows[-1].step
         self.rows.extend(rows)
 
-    @property
+    @functools.cached_property
     def evaluator(self) -> Evaluator:
         """What values this run's policies."""
-        if not hasattr(self, "_evaluator"):
-            self._evaluator = make_evaluator(
-                self.environment, self.agent.policy(), kind=self.kind, seed=self.spec.evaluation_seed
-            )
-        return self._evaluator
+        return make_evaluator(self.environment, self.agent.policy(), kind=self.kind, seed=self.spec.evaluation_seed)
 
     def _save_is_due(self) -> bool:
         """Every few seconds, but never so often that saving takes more than a few percent of the time."""
@@ -279,13 +345,13 @@ class RunExecution:
         return time.monotonic() - self._saved_at >= rest
 
     def _checkpoint_if_due(self) -> None:
-        ended, stopping = self.steps >= self.spec.stop_at_steps or self.plateau is not None, self.stop.is_set()
-        if ended or stopping or self._save_is_due() or self.steps in self.spec.changes:
+        stopping = self.stop.is_set()
+        if self.ended or stopping or self._save_is_due() or self.steps in self.spec.changes:
             began = time.monotonic()
             save_checkpoint(self.agent, self.folder / "checkpoints", steps=self.steps)
             self._saved_at = time.monotonic()
             self._saving_s = self._saved_at - began
-        if stopping and not ended:
+        if stopping and not self.ended:
             raise Stopped(str(self.folder))
 
     def finish(self) -> RunResult:
@@ -328,52 +394,3 @@ class RunExecution:
         )
         write_atomic(self.folder / "result.json", result.model_dump_json(indent=1, exclude_none=True) + "\n")
         return result
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint of the run in ``folder``; its name is the steps it was taken after."""
-    return max((folder / "checkpoints").glob("[0-9]*"), default=None)
-
-
-def inherit(folder: Path, source: Path, *, steps: int) -> None:
-    """Give the run in ``folder`` the checkpoint and the reports that the run in ``source`` had after ``steps``.
-
-    A run that has a checkpoint is left alone. Cut off anywhere and repeated, it does the same.
-
-    Raises:
-        RunDirectoryError: ``source`` has no such checkpoint.
-    """
-    if newest_checkpoint(folder) is not None:
-        return
-    name = f"{steps:015d}"
-    if not (source / "checkpoints" / name).is_dir():
-        raise RunDirectoryError(
-            f"{source}: there is no checkpoint after {steps} steps, which {folder} is to go on from; "
-            "restore it from a copy"
-        )
-    lines = (source / "reports.jsonl").read_bytes().splitlines(keepends=True)
-    write_atomic(folder / "reports.jsonl", b"".join(line for line in lines if json.loads(line)["step"] <= steps))
-    copy_folder(source / "checkpoints" / name, folder / "checkpoints" / name)
-
-
-def save_checkpoint(agent: Agent, folder: Path, *, steps: int) -> Path:
-    """Save ``agent`` as ``folder/STEPS`` so that only complete checkpoints carry such a name; drop older ones."""
-    target = folder / f"{steps:015d}"
-    with storage_errors(target):
-        folder.mkdir(parents=True, exist_ok=True)
-        held = list(folder.iterdir())
-        for leftover in held:
-            if leftover.name.startswith(".saving-"):
-                shutil.rmtree(leftover)
-        fresh = Path(tempfile.mkdtemp(dir=folder, prefix=".saving-"))
-        agent.save(fresh)
-        sync_folder(fresh)
-        fresh.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        fresh.rename(target)
-        sync_folder(folder)
-        for older in held:
-            if older.name[0].isdigit() and older != target:
-                shutil.rmtree(older)
-    return target

@@ -11,7 +11,7 @@ from policylab.agents.policy import StoredPolicy
 from policylab.envs.make import make_env
 from policylab.envs.settings import EnvSettings
 from policylab.errors import RunError
-from policylab.experiments.execute import newest_checkpoint
+from policylab.experiments.checkpoints import newest_checkpoint
 from policylab.runspec import RunResult, RunSpec, read_model
 
 

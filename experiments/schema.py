@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, Union
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from policylab.agents.registry import AGENTS
 from policylab.config import Document, Settings, read, validate
 from policylab.envs.settings import EnvSettings
 from policylab.errors import ConfigError, did_you_mean
+from policylab.experiments.evaluation import EvaluationSettings
 from policylab.experiments.plateau import EarlyStopping
 from policylab.experiments.project import with_project
 from policylab.experiments.search import SearchSettings, check_search, check_stages, configured
@@ -59,19 +60,6 @@ class Seeds(Settings):
     tune: int = Field(default=10, ge=1, le=10_000, description="seeds a configuration is judged and selected on")
     confirm: int = Field(default=10, ge=0, le=10_000, description="fresh seeds the selected one is run on again")
     root: int = Field(default=0, ge=0, description="root of every random stream of the experiment")
-
-
-class EvaluationSettings(Settings):
-    """How a policy is valued: undiscounted return per episode under the environment's step limit.
-
-    ``exact`` solves the environment's table, ``rollout`` plays episodes on evaluation seeds shared by all runs,
-    ``online`` averages the training returns (for learners judged while they learn, such as bandits).
-    """
-
-    kind: Literal["auto", "exact", "rollout", "online"] = "auto"
-    marks: int = Field(default=20, ge=1, le=10_000, description="evaluations per run, evenly spaced in steps")
-    episodes: int = Field(default=20, ge=1, description="rollout episodes at each mark")
-    final_episodes: int = Field(default=100, ge=1, description="rollout episodes of the final policy")
 
 
 class Stage(Settings):
@@ -128,8 +116,6 @@ class ExperimentConfig(Settings):
             raise ValueError("stages and search exclude each other: a search tries settings that hold throughout")
         if self.budget.early_stopping is not None and (self.search is not None or self.stages):
             raise ValueError("budget.early_stopping is for single runs: a search stops trials by its scheduler")
-        if self.budget.early_stopping is not None and self.launcher.kind == "inline":
-            raise ValueError("launcher.kind 'inline' trains several marks ahead of budget.early_stopping; use 'local'")
         return self
 
     @property

@@ -15,14 +15,14 @@ from typing import Any
 
 from policylab.attempts import Failure
 from policylab.errors import RunDirectoryError
-from policylab.experiments.execute import inherit
+from policylab.experiments.checkpoints import inherit
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.schema import CONFIGS, ExperimentConfig
 from policylab.experiments.search import SearchSettings, with_default
 from policylab.experiments.study_outcome import Outcome, study_outcome, with_bests, write_outcome
 from policylab.files import read_lines
 from policylab.launchers import Handle, Launcher, Progress, State, open_launcher
-from policylab.runspec import ParentRun, ReportRow, RunSpec
+from policylab.runspec import ParentRun, RunSpec
 from policylab.tuning.backend import Job, end_event, retry_event
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History
@@ -58,6 +58,7 @@ class RunBackend:
         self._fresh: list[Job] = []
         self._jobs: dict[Handle, Job] = {}
         self._sent: dict[Handle, int] = {}
+        self._n_read: dict[Handle, int] = {}
         self._seen: dict[Handle, Progress] = {}
         self._trials: dict[int, tuple[Configuration, ExperimentConfig]] = {}
 
@@ -79,7 +80,7 @@ class RunBackend:
         for job, folder in zip(fresh, folders, strict=True):
             handle = self._launcher.submit(folder)
             self._jobs[handle] = job
-            self._sent[handle] = job.resource
+            self._sent[handle], self._n_read[handle] = job.resource, 0
 
     def _spec(self, job: Job) -> RunSpec:
         known, trial = self._trials.get(job.trial, (None, self._config))
@@ -136,12 +137,14 @@ class RunBackend:
 
     def _reports(self, handle: Handle, job: Job) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
-        for row in map(ReportRow.model_validate, read_lines(handle.folder / "reports.jsonl")):
-            value = row.metrics.get(self._search.metric)
-            if row.step > self._sent[handle] and value is not None:
+        rows = read_lines(handle.folder / "reports.jsonl", known=self._n_read[handle])
+        self._n_read[handle] += len(rows)
+        for row in rows:
+            step, value = row["step"], row["metrics"].get(self._search.metric)
+            if step > self._sent[handle] and value is not None:
                 value *= self._search.sign
                 found.append(
-                    {"event": "report", "trial": job.trial, "seed": job.seed, "resource": row.step, "value": value}
+                    {"event": "report", "trial": job.trial, "seed": job.seed, "resource": step, "value": value}
                 )
         if found:
             self._sent[handle] = found[-1]["resource"]

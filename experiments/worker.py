@@ -14,8 +14,10 @@ from typing import IO, Any
 
 from policylab.attempts import Failure
 from policylab.errors import PolicylabError, UserError
-from policylab.experiments.execute import Stopped, execute, newest_checkpoint
+from policylab.experiments.checkpoints import newest_checkpoint
+from policylab.experiments.execute import Stopped, execute
 from policylab.experiments.packaging import package_run
+from policylab.experiments.stretch import Pace
 from policylab.launchers.launcher import SAVE_S
 from policylab.runspec import ReportRow
 
@@ -30,10 +32,10 @@ def serve(commands: IO[str], events: IO[str]) -> None:
     The end of ``commands`` (the parent closed it, or died) makes the current run save and stop. One that has not within
     `LEAVE_S` seconds, as it hangs, ends with the process.
     """
-    inbox = _Inbox(commands)
+    inbox, pace = _Inbox(commands), Pace()
     while (command := inbox.runs.get()) is not None:
         inbox.begin()
-        _send(events, **_outcome(command, events, stop=inbox.stop))
+        _send(events, **_outcome(command, events, stop=inbox.stop, pace=pace))
 
 
 class _Inbox(threading.Thread):
@@ -66,12 +68,12 @@ class _Inbox(threading.Thread):
             self.stop.clear()
 
 
-def _outcome(command: dict[str, str], events: IO[str], *, stop: threading.Event) -> dict[str, Any]:
+def _outcome(command: dict[str, str], events: IO[str], *, stop: threading.Event, pace: Pace) -> dict[str, Any]:
     folder = Path(command["run"])
     newest = newest_checkpoint(folder)
     _send(events, event="progress", steps=0 if newest is None else int(newest.name), value=None)
     try:
-        execute(folder, on_row=lambda row: _send(events, **progress(row)), stop=stop)
+        execute(folder, on_rows=lambda rows: _send(events, **progress(rows[-1])), stop=stop, pace=pace)
         if "bundle" in command:
             package_run(folder, into=Path(command["bundle"]))
     except Stopped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -19,7 +19,7 @@ from policylab.agents.schedules import INVERSE_VISITS, InverseVisits, Schedule, 
 from policylab.agents.settings import TabularSettings
 from policylab.agents.tabular.core import Algorithm, Core, Size, make_core
 from policylab.agents.tabular.plain import PlainExecution
-from policylab.agents.tabular.progress import EPISODES, STEPS, Progress, begin, take_metrics
+from policylab.agents.tabular.progress import EPISODES, STEPS, Progress, begin, metrics_of
 from policylab.agents.tabular.world import World, world_of
 from policylab.envs.cursor import EpisodeCursor
 from policylab.envs.enumeration import table_for
@@ -35,8 +35,11 @@ CHECKPOINT = FactsFormat("policylab tabular agent", 1, "a tabular agent")
 class Execution(Protocol):
     """Takes environment steps for an algorithm."""
 
-    def run(self, progress: Progress, steps: int) -> None:
-        """Take ``steps`` environment steps and learn from each."""
+    def run(self, progress: Progress, steps: Sequence[int]) -> Iterator[tuple[Progress, NDArray[np.float64]]]:
+        """Take each number of ``steps`` in turn and learn from each step.
+
+        Yields what was measured and the action values after each; it may be past the last by then.
+        """
         ...
 
     def position(self) -> dict[str, Any]:
@@ -119,14 +122,26 @@ class TabularAgent:
         """
         if steps < 0:
             raise UserError(f"learn needs a number of steps of at least 0, got {steps}")
-        self._execution.run(self._progress, steps)
-        taken, episodes = int(self._progress.clock[STEPS]), int(self._progress.clock[EPISODES])
-        if not np.isfinite(self.q).all():
-            raise RunError(
-                f"{self.settings.kind} diverged: an action value is no longer finite after step {taken}; "
-                "lower learning_rate, or use discount < 1"
-            )
-        return Report(taken, episodes, {**take_metrics(self._progress, steps), **self._scheduled(taken)})
+        [(report, _)] = self._learn([steps])
+        return report
+
+    def learn_each(self, steps: Sequence[int]) -> Iterator[tuple[Report, TabularPolicy]]:
+        """See `policylab.agents.agent.Stepwise`; an agent that learns by compiled code takes all steps in one call.
+
+        Raises:
+            RunError: action values are no longer finite.
+        """
+        return ((report, TabularPolicy(q, self.encoder)) for report, q in self._learn(steps))
+
+    def _learn(self, steps: Sequence[int]) -> Iterator[tuple[Report, NDArray[np.float64]]]:
+        for n_steps, (progress, q) in zip(steps, self._execution.run(self._progress, steps), strict=True):
+            taken, episodes = int(progress.clock[STEPS]), int(progress.clock[EPISODES])
+            if not np.isfinite(q).all():
+                raise RunError(
+                    f"{self.settings.kind} diverged: an action value is no longer finite after step {taken}; "
+                    "lower learning_rate, or use discount < 1"
+                )
+            yield Report(taken, episodes, {**metrics_of(progress, n_steps), **self._scheduled(taken)}), q
 
     def _scheduled(self, time: int) -> dict[str, float]:
         """Return the learning rate and exploration parameter of the next step, where they depend on time alone."""

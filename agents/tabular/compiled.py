@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from policylab.agents.exploration import choose
 from policylab.agents.registry import AGENTS
+from policylab.agents.rule import rule
 from policylab.agents.schedules import FOREVER
 from policylab.agents.settings import TabularSettings
 from policylab.agents.tabular.cache import cache_folder
@@ -41,6 +42,7 @@ from policylab.agents.tabular.progress import (
     STEPS,
     Progress,
     begin,
+    forget,
 )
 from policylab.envs.table import TabularMDP
 from policylab.errors import UserError
@@ -60,6 +62,29 @@ def no_records(*shape: int) -> Records:
     return Records(np.full(shape, np.nan), np.zeros(shape, dtype=np.int64), np.full(shape, -1, dtype=np.int64))
 
 
+class Marks(NamedTuple):
+    """Where training stops for a moment, and what is kept there, as long as there is room.
+
+    | field | shape | meaning |
+    |---|---|---|
+    | steps | (n_marks,) | steps to take at most up to each mark |
+    | progress | (n_kept, ...) | the agent's `Progress` there |
+    | q | (n_kept, n_states, n_actions) | its action values there |
+    """
+
+    steps: NDArray[np.int64]
+    progress: Progress
+    q: NDArray[np.float64]
+
+
+def marks_after(steps: Sequence[int], size: tuple[int, int], *, keep: bool = False) -> Marks:
+    """Return marks that are ``steps`` apart, with room to keep what is there if it is to be."""
+    n = len(steps) if keep else 0
+    start = begin(size[0])
+    kept = Progress(*(np.zeros((n, *part.shape), dtype=part.dtype) for part in start))
+    return Marks(np.array(steps, dtype=np.int64), kept, np.zeros((n, *size)))
+
+
 @contextlib.contextmanager
 def cached() -> Iterator[None]:
     """Let Numba keep what is decorated inside the block in `cache_folder`."""
@@ -72,11 +97,24 @@ def cached() -> Iterator[None]:
         config.CACHE_DIR = before
 
 
+@rule
+def keep(marks: Marks, mark: int, progress: Progress, values: NDArray[np.float64]) -> None:
+    """Keep the progress and the action values of a mark."""
+    for i in range(len(progress.clock)):
+        marks.progress.clock[mark, i] = progress.clock[i]
+    for i in range(len(progress.tally)):
+        marks.progress.tally[mark, i] = progress.tally[i]
+    for s in range(values.shape[0]):
+        marks.progress.seen[mark, s] = progress.seen[s]
+        for a in range(values.shape[1]):
+            marks.q[mark, s, a] = values[s, a]
+
+
 with cached():
 
     @numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload, untyped-decorator, unused-ignore]
-    def train(table, algorithm, environment, progress, records, steps, episodes):  # type: ignore[no-untyped-def]
-        """Take up to ``steps`` steps and end up to ``episodes`` episodes, learning from each step.
+    def train(table, algorithm, environment, progress, records, marks, episodes):  # type: ignore[no-untyped-def]
+        """Take steps from mark to mark and end up to ``episodes`` episodes, learning from each step.
 
         Args:
             table: `SampledTable`.
@@ -84,7 +122,7 @@ with cached():
             environment: the four words of the environment's stream.
             progress: `Progress`.
             records: `Records`.
-            steps: steps to take at most.
+            marks: `Marks`; what is measured begins anew after each that is kept.
             episodes: episodes to end at most.
         """
         core, clock, tally = algorithm.core, progress.clock, progress.tally
@@ -96,45 +134,51 @@ with cached():
             clock[LENGTH],
         )
         episode_return, return_sum, error_sum = tally[RETURN], tally[RETURN_SUM], tally[ERROR_SUM]
-        last_time, last_episode = time + steps, episode + episodes
+        last_episode = episode + episodes
         for s in range(core.q.best.shape[0]):
             refresh(core.q, s)
-        while time < last_time and episode < last_episode:
-            if state < 0:
-                state = first_state(table, environment)
-                pending, length, episode_return = -1, 0, 0.0
-            action = pending
-            if not looks_ahead(algorithm) or action < 0:
-                action = choose(core, state, time)
-            if length == 0 and episode < len(records.first_actions):
-                records.first_actions[episode] = action
-            progress.seen[at(state)] = True
-            place = at(sample_outcome(table, state, action, environment))
-            next_state = int(table.next_state[place])
-            reward = table.reward[place]
-            terminated = table.terminated[place]
-            length += 1
-            truncated = length >= table.limit
-            pending = -1
-            if looks_ahead(algorithm) and not terminated:
-                pending = choose(core, next_state, time + 1)
-            step = Step(time, state, action, reward, next_state, pending, terminated, truncated)
-            error_sum += update(algorithm, step)
-            episode_return += reward
-            time += 1
-            state = next_state
-            if terminated or truncated:
-                if episode < len(records.returns):
-                    records.returns[episode] = episode_return
-                    records.lengths[episode] = length
-                episode += 1
-                return_sum += episode_return
-                clock[LENGTH_SUM] += length
-                state = -1
-        clock[ENDED] += episode - clock[EPISODES]
-        clock[STEPS], clock[EPISODES], clock[LENGTH] = time, episode, length
-        clock[STATE], clock[PENDING] = state, pending
-        tally[RETURN], tally[RETURN_SUM], tally[ERROR_SUM] = episode_return, return_sum, error_sum
+        for mark in range(marks.steps.shape[0]):
+            last_time = time + marks.steps[mark]
+            while time < last_time and episode < last_episode:
+                if state < 0:
+                    state = first_state(table, environment)
+                    pending, length, episode_return = -1, 0, 0.0
+                action = pending
+                if not looks_ahead(algorithm) or action < 0:
+                    action = choose(core, state, time)
+                if length == 0 and episode < len(records.first_actions):
+                    records.first_actions[episode] = action
+                progress.seen[at(state)] = True
+                place = at(sample_outcome(table, state, action, environment))
+                next_state = int(table.next_state[place])
+                reward = table.reward[place]
+                terminated = table.terminated[place]
+                length += 1
+                truncated = length >= table.limit
+                pending = -1
+                if looks_ahead(algorithm) and not terminated:
+                    pending = choose(core, next_state, time + 1)
+                step = Step(time, state, action, reward, next_state, pending, terminated, truncated)
+                error_sum += update(algorithm, step)
+                episode_return += reward
+                time += 1
+                state = next_state
+                if terminated or truncated:
+                    if episode < len(records.returns):
+                        records.returns[episode] = episode_return
+                        records.lengths[episode] = length
+                    episode += 1
+                    return_sum += episode_return
+                    clock[LENGTH_SUM] += length
+                    state = -1
+            clock[ENDED] += episode - clock[EPISODES]
+            clock[STEPS], clock[EPISODES], clock[LENGTH] = time, episode, length
+            clock[STATE], clock[PENDING] = state, pending
+            tally[RETURN], tally[RETURN_SUM], tally[ERROR_SUM] = episode_return, return_sum, error_sum
+            if mark < marks.q.shape[0]:
+                keep(marks, mark, progress, core.q.weights)
+                forget(progress)
+                return_sum, error_sum = tally[RETURN_SUM], tally[ERROR_SUM]
 
 
 def compiled_form(algorithm: Any) -> Any:
@@ -163,12 +207,16 @@ class CompiledExecution:
         self._table = sampled_table(mdp)
         self._environment = generator_state(rng)
         self._records = no_records(0)
+        self._size = (mdp.n_states, mdp.n_actions)
         self._form: Any = None
 
-    def run(self, progress: Progress, steps: int) -> None:
-        """Take ``steps`` environment steps and learn from each."""
+    def run(self, progress: Progress, steps: Sequence[int]) -> Iterator[tuple[Progress, NDArray[np.float64]]]:
+        """Take each number of ``steps`` in turn, in one call; then yield what was measured and known after each."""
         self._form = self._form or compiled_form(self._algorithm)
-        train(self._table, self._form, self._environment, progress, self._records, steps, FOREVER)
+        marks = marks_after(steps, self._size, keep=True)
+        train(self._table, self._form, self._environment, progress, self._records, marks, FOREVER)
+        for mark, q in enumerate(marks.q):
+            yield Progress(*(kept[mark] for kept in marks.progress)), q
 
     def position(self) -> dict[str, Any]:
         """Return the environment's random stream, the rest is in `Progress`; put the algorithm's stream back."""
@@ -255,11 +303,12 @@ def train_many(
     table, limit = sampled_table(mdp), FOREVER if episodes is None else episodes
 
     def train_one(place: int, steps_now: int = steps) -> None:
+        marks = marks_after([steps_now], q.shape[1:])
         settings, seed = pairs[place]
         core = make_core(settings, size, budget_steps=steps, rng=generator(seed, "agent"))
         form = compiled_form(kinds[settings.kind].algorithm(settings, core, size=size))
         environment = generator_state(generator(seed, "environment"))
-        train(table, form, environment, progress[place], Records(*(kept[place] for kept in records)), steps_now, limit)
+        train(table, form, environment, progress[place], Records(*(kept[place] for kept in records)), marks, limit)
         q[place] = core.q
 
     for place in {settings.kind: place for place, (settings, _) in enumerate(pairs)}.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from policylab.agents.exploration import choose
@@ -19,8 +20,9 @@ from policylab.agents.tabular.progress import (
     STATE,
     STEPS,
     Progress,
+    forget,
 )
-from policylab.agents.tabular.values import State, features
+from policylab.agents.tabular.values import State, Values, features
 from policylab.envs.cursor import EpisodeCursor
 
 
@@ -33,8 +35,14 @@ class PlainExecution:
         self._encoder = encoder
         self._first_action = first_action
 
-    def run(self, progress: Progress, steps: int) -> None:
-        """Take ``steps`` environment steps and learn from each."""
+    def run(self, progress: Progress, steps: Sequence[int]) -> Iterator[tuple[Progress, Values]]:
+        """Take each number of ``steps`` in turn and learn from each step; yield what is measured and known then."""
+        for number in steps:
+            self._train(progress, number)
+            yield progress, self._algorithm.core.q
+            forget(progress)
+
+    def _train(self, progress: Progress, steps: int) -> None:
         if steps and progress.clock[STATE] >= 0:
             state = self._encode(self._cursor.observation)
         for _ in range(steps):

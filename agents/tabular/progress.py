@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from policylab.agents.rule import rule
+
 STEPS, EPISODES, STATE, PENDING, LENGTH, ENDED, LENGTH_SUM = range(7)
 RETURN, RETURN_SUM, ERROR_SUM = range(3)
 
@@ -36,8 +38,8 @@ def begin(n_features: int) -> Progress:
     return Progress(clock, np.zeros(3), np.zeros(n_features, dtype=np.bool_))
 
 
-def take_metrics(progress: Progress, n_steps: int) -> dict[str, float]:
-    """Return the metrics of the last ``n_steps`` steps, and forget them."""
+def metrics_of(progress: Progress, n_steps: int) -> dict[str, float]:
+    """Return the metrics of the last ``n_steps`` steps."""
     clock, tally, seen = progress
     metrics = {"train/states_visited": float(np.count_nonzero(seen)) / len(seen)}
     if n_steps:
@@ -45,6 +47,11 @@ def take_metrics(progress: Progress, n_steps: int) -> dict[str, float]:
     if clock[ENDED]:
         metrics["train/return_mean"] = float(tally[RETURN_SUM]) / int(clock[ENDED])
         metrics["train/length_mean"] = int(clock[LENGTH_SUM]) / int(clock[ENDED])
-    clock[ENDED] = clock[LENGTH_SUM] = 0
-    tally[RETURN_SUM] = tally[ERROR_SUM] = 0.0
     return metrics
+
+
+@rule
+def forget(progress: Progress) -> None:
+    """Begin to measure anew: a report was made."""
+    progress.clock[ENDED] = progress.clock[LENGTH_SUM] = 0
+    progress.tally[RETURN_SUM] = progress.tally[ERROR_SUM] = 0.0

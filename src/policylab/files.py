@@ -144,8 +144,8 @@ def drop_torn_tail(path: Path) -> None:
                 file.truncate(whole)
 
 
-def read_lines(path: Path) -> list[Any]:
-    """Return the complete JSON records of an append-only file; a torn last line is left out.
+def read_lines(path: Path, *, known: int = 0) -> list[Any]:
+    """Return the complete JSON records of an append-only file, but the first ``known``; a torn last line is left out.
 
     Raises:
         RunDirectoryError: a line that is not the last one is damaged.
@@ -154,7 +154,7 @@ def read_lines(path: Path) -> list[Any]:
         return []
     lines = path.read_bytes().split(b"\n")
     records: list[Any] = []
-    for number, line in enumerate(lines[:-1], start=1):
+    for number, line in enumerate(lines[known:-1], start=known + 1):
         try:
             records.append(json.loads(line))
         except ValueError as error:

@@ -7,6 +7,7 @@ from policylab.agents.build import make_agent
 from policylab.agents.registry import AGENTS
 from policylab.agents.tabular.agent import TabularAgent
 from policylab.envs.settings import EnvSettings
+from policylab.errors import RunError
 
 COMPILED = [
     kind for kind in AGENTS.names() if issubclass(AGENTS.load(kind), TabularAgent) and AGENTS.load(kind).compiled
@@ -62,6 +63,9 @@ def assert_equal(kind, environment, *, seed, **settings):
     assert compiled_reports[-1].steps == STEPS
     for name, array in plain._arrays().items():
         assert np.array_equal(array, compiled._arrays()[name]), name
+    at_once, _ = train(kind, environment, execution="compiled", seed=seed, chunks=[], **settings)
+    assert [report for report, _ in at_once.learn_each(chunks)] == plain_reports
+    assert np.array_equal(plain.q, at_once.q)
 
 
 PAIRINGS = [
@@ -104,6 +108,35 @@ def test_executions_agree_over_a_long_run(kind):
         agent.learn(100_000)
         agents.append(agent)
     assert np.array_equal(agents[0].q, agents[1].q)
+
+
+@pytest.mark.parametrize("execution", ["plain", "compiled"])
+def test_several_marks_at_once_are_those_of_one_call_each(execution):
+    chunks, settings = chunks_of(4), {"execution": execution, "seed": 4, "chunks": [], "initial_value": 0.5}
+    stepped, at_once = (train("sarsa", ENVIRONMENTS["slippery"], **settings)[0] for _ in range(2))
+    expected = [(stepped.learn(steps), stepped.policy().weights) for steps in chunks]
+    found = [(report, policy.weights) for report, policy in at_once.learn_each(chunks)]
+    assert [report for report, _ in found] == [report for report, _ in expected]
+    assert [weights.tolist() for _, weights in found] == [weights.tolist() for _, weights in expected]
+    assert found[1][1].tolist() != found[-1][1].tolist(), "policies are of their marks, not of the end"
+    assert stepped.learn(10) == at_once.learn(10)
+
+
+@pytest.mark.parametrize("execution", ["plain", "compiled"])
+def test_what_came_before_a_divergence_is_told(execution):
+    settings = {"execution": execution, "learning_rate": 60.0, "discount": 1.0}
+    agent, _ = train("sarsa", EnvSettings(id="CliffWalking-v1"), seed=0, chunks=[], **settings)
+    told = []
+
+    def learn():
+        for report, policy in agent.learn_each([50] * 200):
+            assert np.isfinite(policy.weights).all()
+            told.append(report.steps)
+
+    with pytest.raises(RunError, match="sarsa diverged"):
+        learn()
+    assert told
+    assert told == list(range(50, 50 * len(told) + 1, 50))
 
 
 def test_a_run_does_not_depend_on_how_it_is_cut():

@@ -46,6 +46,7 @@ CASES = {
         "agent": {"kind": "bandit_ucb1"},
         "evaluation": {"kind": "online"},
     },
+    "plateau": {"budget": {"steps": 2_000, "early_stopping": {"patience": 2, "min_delta": 2.0}}},
 }
 
 
@@ -160,7 +161,7 @@ def test_a_batch_leaves_the_bytes_of_single_runs(batch, tmp_path):
         execute(other)
         assert content(run) == content(other)
         costs = [json.loads(line) for line in (run / "cost.jsonl").read_text().splitlines()]
-        assert sum(cost["steps"] for cost in costs) == json.loads((run / "spec.json").read_text())["budget_steps"]
+        assert sum(cost["steps"] for cost in costs) == json.loads((run / "result.json").read_text())["steps"]
 
 
 def test_runs_that_join_on_the_way_leave_the_same_bytes(batch, tmp_path):

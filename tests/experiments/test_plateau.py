@@ -47,7 +47,7 @@ def test_a_run_interrupted_before_its_plateau_ends_as_if_it_had_not_been(run, tm
     first, second = (run.folder(spec) for spec in run.config.specs())
     stop = threading.Event()
     with pytest.raises(Stopped, match=first.name):
-        execute(first, on_row=lambda row: stop.set() if row.step == 2000 else None, stop=stop)
+        execute(first, on_rows=lambda rows: stop.set() if rows[-1].step == 2000 else None, stop=stop)
     interrupted = execute(first)
     again = create_run(run.config, parent=tmp_path / "again")
     assert interrupted == execute(again.folder(again.config.specs()[0]))

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from policylab.errors import CheckpointError, ConfigError, RunDirectoryError
-from policylab.experiments.execute import execute, inherit, newest_checkpoint
+from policylab.experiments.checkpoints import inherit, newest_checkpoint
+from policylab.experiments.execute import execute
 from policylab.experiments.optuna_view import project
 from policylab.experiments.outcome import finished_runs
 from policylab.experiments.rundir import RunDirectory, create_run
