@@ -30,6 +30,9 @@ SHARE = 0.1
 LOCK_WAIT_S = 45.0
 """A view of a killed study may take long to notice at the lowest priority on a busy machine."""
 
+AT_LOWEST_PRIORITY = f"import os; os.nice(19); from {__name__} import main; main()"
+"""The process, at that priority before it imports anything."""
+
 TIMEOUT_S = 60.0
 INTERRUPTED_WAIT_S = 5.0
 
@@ -57,7 +60,7 @@ class LiveView:
             path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-W", "ignore", "-m", __name__, str(self._run_dir)],
+                    [sys.executable, "-P", "-W", "ignore", "-c", AT_LOWEST_PRIORITY, str(self._run_dir)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
@@ -97,8 +100,6 @@ class LiveView:
 
 def main() -> None:
     """Push the run directory named by the argument until told to finish; answer with the last error."""
-    with contextlib.suppress(OSError):
-        os.nice(19)
     answers = _private_stdout()
     folder = Path(sys.argv[1])
     try:
@@ -158,7 +159,3 @@ def _private_stdout() -> IO[str]:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers
-
-
-if __name__ == "__main__":
-    main()

@@ -32,6 +32,7 @@ from policylab.attempts import Attempts
 from policylab.launchers.pool import WorkerLost, WorkerPool
 from policylab.stacks import Stacks
 
+QUEUED_PER_WORKER = 16
 WORKER_LOG = "workers.log"
 STACKS = "POLICYLAB_STACKS"
 """Variable that names the open file in which a worker writes its stacks when it is asked for them."""
@@ -49,6 +50,11 @@ class LocalSettings(Attempts):
     def n_workers(self) -> int:
         """Worker processes to start: as set, else the cores this process may use."""
         return self.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def batch(self) -> int:
+        """Runs to hand over at once where no decision waits for another's result: a worker never waits for its next."""
+        return QUEUED_PER_WORKER * self.n_workers
 
 
 class LocalLauncher(WorkerPool):
