@@ -81,10 +81,19 @@ class SearchSettings(Settings):
         """
         if self.parallel is not None:
             return self.parallel
-        settled = not self.limits.need_values and self.warm_start is None
-        blind = self.searcher.kind in BLIND and self.scheduler.kind in PATIENT
         batch: int = getattr(config.launcher, "batch", config.n_workers)
-        return batch if settled and blind else config.n_workers
+        return batch if self._settled else config.n_workers
+
+    def capacity(self, config: ExperimentConfig) -> int:
+        """Return how many runs the launcher may hold: some for each worker where no decision waits for a result."""
+        ahead: int = getattr(config.launcher, "queued_per_worker", 1)
+        return self.places(config) * (ahead if self._settled and self.parallel is None else 1)
+
+    @property
+    def _settled(self) -> bool:
+        """Whether no decision waits for the result of another."""
+        patient = self.searcher.kind in BLIND and self.scheduler.kind in PATIENT
+        return patient and not self.limits.need_values and self.warm_start is None
 
     def horizon(self, *, budget_steps: int, n_seeds: int) -> Horizon:
         """Return what the scheduler may plan with."""

@@ -166,7 +166,7 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
     scheduler = SCHEDULERS.load(settings.scheduler.kind).make(settings.scheduler, horizon)
     searcher = make_searcher(config, space, root=run.path.parent)
     log = EventLog(run.path / "study" / "events.jsonl")
-    capacity = settings.places(config)
+    capacity = settings.capacity(config)
     log.open(study_facts(settings.model_dump(mode="json", exclude={"storage"}), seed=config.seeds.root))
     limits = settings.limits
     if limits.target is not None:

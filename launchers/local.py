@@ -24,7 +24,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -32,7 +32,6 @@ from policylab.attempts import Attempts
 from policylab.launchers.pool import WorkerLost, WorkerPool
 from policylab.stacks import Stacks
 
-QUEUED_PER_WORKER = 16
 WORKER_LOG = "workers.log"
 STACKS = "POLICYLAB_STACKS"
 """Variable that names the open file in which a worker writes its stacks when it is asked for them."""
@@ -43,6 +42,9 @@ WORKER_COMMAND = (sys.executable, "-m", "policylab", "run-spec", "--serve")
 class LocalSettings(Attempts):
     """Run on this machine."""
 
+    queued_per_worker: ClassVar[int] = 16
+    """Runs to hand over for each worker where no decision waits for a result: none waits for its next run then."""
+
     kind: Literal["local"] = "local"
     workers: int | None = Field(default=None, ge=1, le=1024, description="worker processes; default: one per core")
 
@@ -50,11 +52,6 @@ class LocalSettings(Attempts):
     def n_workers(self) -> int:
         """Worker processes to start: as set, else the cores this process may use."""
         return self.workers or len(os.sched_getaffinity(0))
-
-    @property
-    def batch(self) -> int:
-        """Runs to hand over at once where no decision waits for another's result: a worker never waits for its next."""
-        return QUEUED_PER_WORKER * self.n_workers
 
 
 class LocalLauncher(WorkerPool):

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from policylab.errors import ConfigError, RunDirectoryError
-from policylab.experiments.schema import load_experiment, shipped_configs
+from policylab.experiments.schema import ExperimentConfig, load_experiment, shipped_configs
 from policylab.experiments.search import configured, own_configuration, with_default
 
 EXPERIMENT = {
@@ -143,3 +143,21 @@ def test_a_plan_finds_and_checks_the_parents(tmp_path):
         plan(broken, root=tmp_path)
     hyperband = load_experiment("frozenlake8x8_warmstart", overrides=["search.scheduler={kind: hyperband}"])
     assert any("not portable" in warning for warning in plan(hyperband, root=tmp_path)["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("search", "launcher", "places", "capacity"),
+    [
+        ({}, {"kind": "local"}, 2, 32),
+        ({}, {"kind": "inline"}, 256, 256),
+        ({"parallel": 3}, {"kind": "local"}, 3, 3),
+        ({"searcher": {"kind": "bayesian"}}, {"kind": "local"}, 2, 2),
+        ({"scheduler": {"kind": "race"}}, {"kind": "inline"}, 2, 2),
+        ({"limits": {"trials": 4, "target": 0.5}}, {"kind": "local"}, 2, 2),
+    ],
+)
+def test_runs_are_handed_out_ahead_where_no_decision_waits_for_a_result(search, launcher, places, capacity):
+    held = {**EXPERIMENT["search"], "searcher": {"kind": "random"}, "scheduler": {"kind": "fixed"}, **search}
+    config = ExperimentConfig.model_validate({**EXPERIMENT, "search": held, "launcher": {**launcher, "workers": 2}})
+    assert config.search.places(config) == places
+    assert config.search.capacity(config) == capacity
