@@ -42,7 +42,7 @@ WORKER_COMMAND = (sys.executable, "-m", "policylab", "run-spec", "--serve")
 class LocalSettings(Attempts):
     """Run on this machine."""
 
-    queued_per_worker: ClassVar[int] = 16
+    queued_per_worker: ClassVar[int] = 4
     """Runs to hand over for each worker where no decision waits for a result: none waits for its next run then."""
 
     kind: Literal["local"] = "local"

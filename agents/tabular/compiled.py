@@ -126,13 +126,8 @@ with cached():
             episodes: episodes to end at most.
         """
         core, clock, tally = algorithm.core, progress.clock, progress.tally
-        time, episode, state, pending, length = (
-            clock[STEPS],
-            clock[EPISODES],
-            clock[STATE],
-            clock[PENDING],
-            clock[LENGTH],
-        )
+        time, episode, length = clock[STEPS], clock[EPISODES], clock[LENGTH]
+        state, pending = clock[STATE], clock[PENDING]
         episode_return, return_sum, error_sum = tally[RETURN], tally[RETURN_SUM], tally[ERROR_SUM]
         last_episode = episode + episodes
         for s in range(core.q.best.shape[0]):

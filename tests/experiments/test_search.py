@@ -148,7 +148,7 @@ def test_a_plan_finds_and_checks_the_parents(tmp_path):
 @pytest.mark.parametrize(
     ("search", "launcher", "places", "capacity"),
     [
-        ({}, {"kind": "local"}, 2, 32),
+        ({}, {"kind": "local"}, 2, 8),
         ({}, {"kind": "inline"}, 256, 256),
         ({"parallel": 3}, {"kind": "local"}, 3, 3),
         ({"searcher": {"kind": "bayesian"}}, {"kind": "local"}, 2, 2),
