@@ -13,6 +13,7 @@ import pytest
 from policylab.experiments.rundir import create_run
 from policylab.experiments.schema import load_experiment
 from policylab.experiments.study import search
+from policylab.launchers.sagemaker.launcher import CLOSE_S
 
 pytestmark = pytest.mark.slow
 WAIT_S = 1200
@@ -59,6 +60,20 @@ def test_ctrl_c_stops_emulated_jobs_which_save_and_resume_ends_the_run(tmp_path)
     resumed = subprocess.run(resume, capture_output=True, timeout=WAIT_S)
     assert resumed.returncode == 0, resumed.stderr
     assert ended(run_dir) == ["Stopped", "Completed"]
+
+
+def test_a_second_ctrl_c_kills_emulated_jobs_that_do_not_save(tmp_path):
+    command = [sys.executable, "-m", "policylab", "run", "frozenlake", "--launcher", "sagemaker", "--emulate"]
+    options = ["seeds.tune=1", "seeds.confirm=0", "tracking.kind=none", "agent.execution=plain"]
+    options += ["budget.steps=500000000", "evaluation.marks=1"]  # its only mark is hours away
+    command += [part for one in options for part in ("--set", one)] + ["--out", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as begun:
+        wait_for(lambda: list(tmp_path.glob("*/**/jobs/*/logs/*")), process=begun)
+        os.kill(begun.pid, signal.SIGINT)
+        assert any("press Ctrl-C again to stop at once" in line for line in begun.stderr)
+        os.kill(begun.pid, signal.SIGINT)
+        begun.communicate(timeout=CLOSE_S / 2)
+    assert begun.returncode == 130
 
 
 def ended(run_dir):
