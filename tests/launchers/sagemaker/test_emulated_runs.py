@@ -69,6 +69,7 @@ def test_a_second_ctrl_c_kills_emulated_jobs_that_do_not_save(tmp_path):
     command += [part for one in options for part in ("--set", one)] + ["--out", str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as begun:
         wait_for(lambda: list(tmp_path.glob("*/**/jobs/*/logs/*")), process=begun)
+        time.sleep(8.0)  # it trains by then, and hears of the stop at its mark alone
         os.kill(begun.pid, signal.SIGINT)
         assert any("press Ctrl-C again to stop at once" in line for line in begun.stderr)
         os.kill(begun.pid, signal.SIGINT)
