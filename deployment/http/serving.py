@@ -7,14 +7,11 @@ uvicorn closes connections without notice when it stops, which `EndpointServer` 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import gc
 import importlib
 import inspect
 import logging
 import socket
-import struct
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -24,6 +21,7 @@ import uvicorn
 from policylab.deployment.endpoint import Limits
 from policylab.deployment.http.connection import KEEP_ALIVE_S, BoundedProtocol
 from policylab.deployment.http.http_app import Receive, Scope, Send
+from policylab.deployment.http.listening import let_nobody_in
 from policylab.deployment.running import Running
 
 TICK_S = 0.25
@@ -68,7 +66,7 @@ class EndpointServer(uvicorn.Server):  # type: ignore[misc, unused-ignore]
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, wait for the connections that were made to end, then close what is left of them."""
         for listener in sockets or []:
-            _let_nobody_in(listener)
+            let_nobody_in(listener)
         await asyncio.sleep(0.05)  # those who are in the queue are let in
         for server in self.servers:
             server.close()
@@ -95,27 +93,6 @@ async def tick_forever(tick: Callable[[], Any]) -> None:
             await (tick() if inspect.iscoroutinefunction(tick) else asyncio.to_thread(tick))
         except Exception:  # a full disk must not end the watch over an update
             logger.exception("the update could not go on; it is tried again")
-
-
-def _let_nobody_in(listener: socket.socket) -> None:
-    """Make a listening socket deaf: the kernel would reset connections that come in while it is being closed.
-
-    A filter that accepts no packet (Linux, SO_ATTACH_FILTER; one BPF instruction, "return 0") leaves those alone that
-    are in the queue. Elsewhere the moment between the last accept and the close remains.
-    """
-    if sys.platform != "linux":
-        return
-    return_zero = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-    program = struct.pack("HL", 1, ctypes.addressof(return_zero))
-    with contextlib.suppress(OSError):  # a kernel without filters
-        listener.setsockopt(socket.SOL_SOCKET, 26, program)
-
-
-def let_everybody_in(listener: socket.socket) -> None:
-    """Take back what `_let_nobody_in` did (SO_DETACH_FILTER)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # there was no filter
-            listener.setsockopt(socket.SOL_SOCKET, 27, 0)
 
 
 def url_of(listener: socket.socket) -> str:

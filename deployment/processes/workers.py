@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 
 from policylab.deployment.endpoint import EndpointConfig
-from policylab.deployment.http.serving import let_everybody_in
+from policylab.deployment.http.listening import let_everybody_in
 from policylab.deployment.processes.worker import SPEC, Spec
 from policylab.errors import RunError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import http.client
 import io
@@ -11,6 +12,7 @@ import json
 import os
 import socket
 import stat
+import sys
 import threading
 import time
 import uuid
@@ -26,6 +28,7 @@ from tests.deployment.conftest import ServerProcess, endpoint_file, running
 
 from policylab.deployment.capture.format import EpisodeEnd, Reward
 from policylab.deployment.capture.reading import read_captured, read_rewards
+from policylab.deployment.http.listening import let_everybody_in, let_nobody_in
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")
@@ -533,6 +536,7 @@ class Load:
         self._threads = [threading.Thread(target=self._ask) for _ in range(n_clients)]
 
     def __enter__(self) -> Load:
+        gc.disable()  # a collection in a large test process pauses the clients for as long as a server waits for them
         for thread in self._threads:
             thread.start()
         return self
@@ -541,6 +545,7 @@ class Load:
         self.ended.set()
         for thread in self._threads:
             thread.join(30.0)
+        gc.enable()
 
     def wait(self, n: int) -> None:
         """Wait for so many more answers."""
@@ -552,11 +557,13 @@ class Load:
     def _ask(self) -> None:
         connection: http.client.HTTPConnection | None = None
         name: str | None = None
+        connected, asked, n_asked = 0.0, 0.0, 0
         while not self.ended.is_set() or name is not None:
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
                     connection.connect()
+                    connected, n_asked = time.monotonic(), 0
             except OSError:
                 if connection is not None:
                     connection.close()
@@ -566,6 +573,7 @@ class Load:
                 headers = {} if name is None else {"x-amzn-sagemaker-inference-id": name}
                 if (model := next(self._models, None)) is not None:
                     headers["x-amzn-sagemaker-target-model"] = model
+                n_asked, asked = n_asked + 1, time.monotonic()
                 connection.request("POST", "/endpoints/lake/invocations", b"3", headers)
                 response = connection.getresponse()
                 response.read()
@@ -581,7 +589,9 @@ class Load:
                 if name is not None and isinstance(error, ConnectionError | http.client.HTTPException):
                     self.n_repeated += 1
                 else:
-                    self.failures.append(repr(error))
+                    after_s, took_s = asked - connected, time.monotonic() - asked
+                    when = f"request {n_asked} of a connection, {after_s:.3f} s after its begin, after {took_s:.3f} s"
+                    self.failures.append(f"{error!r} ({when})")
                     name = None
                 connection.close()
                 connection = None
@@ -650,6 +660,25 @@ def test_no_request_fails_when_it_stops(bundles: dict[str, Path], tmp_path: Path
     captured = list(read_captured(tmp_path / "data", endpoint="lake"))
     assert len(captured) == len(load.statuses)  # what waited was written before the end
     assert found.errors == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a filter of Linux")
+def test_who_has_begun_to_connect_is_let_in_and_nobody_else() -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)  # a client is half-way until it sends
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(5.0)
+        with socket.create_connection(listener.getsockname()) as client:
+            let_nobody_in(listener)
+            client.sendall(b"3")
+            with listener.accept()[0] as connection:
+                assert connection.recv(1) == b"3"
+        with pytest.raises(TimeoutError, match="timed out"):
+            socket.create_connection(listener.getsockname(), timeout=0.2)
+        let_everybody_in(listener)
+        with socket.create_connection(listener.getsockname(), timeout=5.0):
+            pass
 
 
 def test_an_update_goes_on_after_kill_9(bundles: dict[str, Path], tmp_path: Path) -> None:
