@@ -22,8 +22,6 @@ from policylab.launchers.launcher import SAVE_S, Handle, Progress, State, tell_i
 
 LOG = "workers.log"
 EXECUTOR = "policylab.experiments.batch:Batch"
-GATHER_S = 0.05
-"""Runs that are submitted one after the other are begun together: when the submitter waits, or after this time."""
 
 Event = tuple[Path, dict[str, Any]]
 """A run and what happened to it: an object of the table in `policylab.launchers.local`."""
@@ -92,7 +90,6 @@ class InlineLauncher:
         self._stopping: set[Path] = set()
         self._lock = threading.Condition()
         self._changed = threading.Event()
-        self._begin = threading.Event()
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -109,7 +106,6 @@ class InlineLauncher:
             self._progress[folder] = Progress(State.WAITING)
             self._waiting[folder] = None
             self._stopping.discard(folder)
-            self._begin.clear()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, daemon=True)
                 self._thread.start()
@@ -134,7 +130,6 @@ class InlineLauncher:
 
     def wait(self, *, timeout_s: float) -> None:
         """Return when a run's progress has changed since the last call, or after ``timeout_s`` seconds."""
-        self._begin.set()
         self._changed.wait(timeout_s)
         self._changed.clear()
 
@@ -155,7 +150,6 @@ class InlineLauncher:
             self._closing = True
             self._end_waiting(list(self._waiting))
             self._lock.notify()
-        self._begin.set()
         if self._thread is not None:
             try:
                 self._thread.join(timeout_s)
@@ -187,9 +181,6 @@ class InlineLauncher:
         with self._lock:
             while not (active or self._waiting or self._closing):
                 self._lock.wait()
-        if not active:
-            self._begin.wait(GATHER_S)
-        with self._lock:
             fresh = list(self._waiting)[: self._batch - len(active)]
             for folder in fresh:
                 del self._waiting[folder]
