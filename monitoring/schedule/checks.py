@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from policylab.agents.bundle import Bundle, load_bundle
-from policylab.errors import PolicylabError
+from policylab.errors import PolicylabError, UserError
 from policylab.experiments.report.text import counted
 from policylab.monitoring.alarms.measurement import Measurement, of_causes, of_data, of_quality
 from policylab.monitoring.causes.analysis import MIN_STEPS, DriftSettings, diagnose
@@ -22,7 +22,7 @@ from policylab.monitoring.outcomes.period import offset
 from policylab.monitoring.profiles.profile import Profile, profile_of
 from policylab.monitoring.quality import report as data_report
 from policylab.monitoring.quality.check import check
-from policylab.monitoring.quality.constraints import read_constraints, with_false_discovery_rate
+from policylab.monitoring.quality.constraints import Constraints, read_constraints, with_false_discovery_rate
 from policylab.monitoring.schedule.check_result import CheckResult
 from policylab.monitoring.schedule.cut import Part, Unfinished, cut
 from policylab.monitoring.schedule.monitor_file import (
@@ -98,15 +98,28 @@ def _run(settings: Check, window: Path, *, bundle: Bundle | None) -> CheckResult
 
 
 def _data(settings: DataCheck, window: Path) -> CheckResult:
-    limits, rate = read_constraints(settings.baseline / "constraints.json"), settings.false_alarm_rate
-    if settings.false_discovery_rate is not None:
-        limits = with_false_discovery_rate(limits, settings.false_discovery_rate)
+    limits, rate = _data_rules(settings), settings.false_alarm_rate
     reference = Profile.load(settings.baseline / "profile.npz")
     profile = profile_of([window], columns=settings.columns, like=reference)
     found = check(profile, reference, constraints=limits, false_alarm_rate=rate)
     text = f"{counted(len(found.violations), 'violations')} in {found.n_window:,} rows"
     measured = tuple(of_data(found, false_alarm_rate=rate))
     return CheckResult("data", data_report.status(found), text, measured, data_report.as_document(found))
+
+
+def _data_rules(settings: DataCheck) -> Constraints:
+    path = settings.baseline / "constraints.json"
+    limits = read_constraints(path)
+    if settings.false_discovery_rate is not None:
+        return with_false_discovery_rate(limits, settings.false_discovery_rate)
+    q = limits.monitoring_config.false_discovery_rate
+    if q is not None and "false_alarm_rate" in settings.model_fields_set:
+        raise UserError(
+            "a check keeps a false_alarm_rate or a false_discovery_rate, got false_alarm_rate "
+            f"{settings.false_alarm_rate:g} in the monitor file and false_discovery_rate {q:g} in {path}; "
+            "leave one of them out"
+        )
+    return limits
 
 
 def _quality(settings: QualityCheckSettings, window: Path, *, bundle: Bundle | None) -> CheckResult:

@@ -198,9 +198,9 @@ def load_monitor(path: Path, *, overrides: Sequence[str] = ()) -> MonitorConfig:
 
 def placed(settings: Model, *, folder: Path) -> Model:
     """Return settings whose paths, on every level, are taken relative to ``folder``."""
-    return settings.model_copy(
-        update={name: _placed(getattr(settings, name), folder=folder) for name in type(settings).model_fields}
-    )
+    found = {name: getattr(settings, name) for name in type(settings).model_fields}
+    moved = {name: _placed(value, folder=folder) for name, value in found.items()}
+    return settings.model_copy(update={name: value for name, value in moved.items() if value != found[name]})
 
 
 def _placed(value: Any, *, folder: Path) -> Any:

@@ -214,3 +214,17 @@ def test_a_false_discovery_rate_is_set_in_the_monitor_file(monitor: Path) -> Non
     for rate, expected in ((None, None), (0.1, 0.1)):
         configured(monitor, checks=[{"kind": "data", "baseline": "base", "false_discovery_rate": rate}])
         assert found(monitor).document["false_discovery_rate"] == expected
+
+
+def test_a_rate_beside_that_of_the_constraints_is_refused(monitor: Path) -> None:
+    write_data_baseline(monitor.parent / "base", profile_of([monitor.parent / "then"]))
+    traffic(monitor.parent / "data", of=2)
+    rules = json.loads((monitor.parent / "base" / "constraints.json").read_text())
+    rules["monitoring_config"]["false_discovery_rate"] = 0.1
+    (monitor.parent / "base" / "constraints.json").write_text(json.dumps(rules))
+    configured(monitor, checks=[{"kind": "data", "baseline": "base"}])
+    assert found(monitor).document["false_discovery_rate"] == 0.1
+    configured(monitor, checks=[{"kind": "data", "baseline": "base", "false_alarm_rate": 0.01}])
+    refused = found(monitor)
+    assert refused.status == "failed"
+    assert "false_alarm_rate 0.01 in the monitor file and false_discovery_rate 0.1 in" in refused.text
