@@ -13,17 +13,10 @@ from policylab.agents.bandits import BanditAgent, run_testbed
 from policylab.agents.bundle import Bundle, Lineage, Manifest, load_bundle, pack, write_bundle
 from policylab.agents.features import Encoder, FeaturesSettings, encoder_from_json, make_encoder
 from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
-from policylab.agents.policy import (
-    POLICIES,
-    BanditPolicy,
-    DiscretePolicy,
-    Policy,
-    StoredPolicy,
-    TabularPolicy,
-    policy_from,
-)
+from policylab.agents.policy import POLICIES, DiscretePolicy, Policy, StoredPolicy, policy_from
 from policylab.agents.space_json import space_from_json, space_to_json, value_from_json, value_to_json
 from policylab.agents.tree_policy import TreePolicy, TreeSettings
+from policylab.agents.value_policies import BanditPolicy, TabularPolicy
 
 __all__ = [
     "POLICIES",

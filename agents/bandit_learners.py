@@ -29,7 +29,7 @@ from policylab.agents.bandit_settings import (
     ThompsonBandit,
     Ucb1Bandit,
 )
-from policylab.agents.policy import BanditPolicy
+from policylab.agents.value_policies import BanditPolicy
 
 __all__ = [
     "ActionValueLearner",

@@ -27,7 +27,7 @@ from policylab.agents.bandit_settings import (
     Ucb1Bandit,
 )
 from policylab.agents.checkpoint_facts import FactsFormat
-from policylab.agents.policy import BanditPolicy
+from policylab.agents.value_policies import BanditPolicy
 from policylab.envs.cursor import EpisodeCursor
 from policylab.envs.learned_reward import training_env
 from policylab.envs.settings import EnvSettings

@@ -43,7 +43,7 @@ from policylab.agents.action_distributions import Categorical
 from policylab.agents.bundle import Lineage, write_bundle
 from policylab.agents.features import AutoFeatures, make_encoder
 from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
-from policylab.agents.policy import TabularPolicy
+from policylab.agents.value_policies import TabularPolicy
 
 CLIENTS = 16
 CONTESTANTS = (

@@ -16,8 +16,9 @@ from pydantic import Field
 from policylab.agents.action_distributions import Categorical, QValues
 from policylab.agents.agent import Agent
 from policylab.agents.distribution_policy import DistributionPolicy
-from policylab.agents.policy import Policy, TabularPolicy
+from policylab.agents.policy import Policy
 from policylab.agents.recurrent_policy import Episodes, RecurrentPolicy, in_episode
+from policylab.agents.value_policies import TabularPolicy
 from policylab.config import Settings
 from policylab.envs.baselines import Baseline, Remembering, Uniform
 from policylab.envs.enumeration import table_for

@@ -14,13 +14,13 @@ from policylab.agents.agent import Report
 from policylab.agents.checkpoint_facts import FactsFormat
 from policylab.agents.exploration import PARAMETERS, counts_choices
 from policylab.agents.features import make_encoder
-from policylab.agents.policy import TabularPolicy
 from policylab.agents.schedules import INVERSE_VISITS, InverseVisits, Schedule, value_at
 from policylab.agents.settings import TabularSettings
 from policylab.agents.tabular.core import Algorithm, Core, Size, make_core
 from policylab.agents.tabular.plain import PlainExecution
 from policylab.agents.tabular.progress import EPISODES, STEPS, Progress, begin, metrics_of
 from policylab.agents.tabular.world import World, world_of
+from policylab.agents.value_policies import TabularPolicy
 from policylab.envs.cursor import EpisodeCursor
 from policylab.envs.enumeration import table_for
 from policylab.envs.learned_reward import training_env

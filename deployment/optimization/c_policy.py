@@ -9,8 +9,8 @@ import numpy as np
 
 from policylab.agents.action_distributions import Gaussian, MultiCategorical
 from policylab.agents.bundle import Bundle
-from policylab.agents.policy import TabularPolicy
 from policylab.agents.tree_policy import LEAF, TreePolicy
+from policylab.agents.value_policies import TabularPolicy
 from policylab.errors import UserError
 
 MAX_STATES = 1_000_000

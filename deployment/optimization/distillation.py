@@ -18,8 +18,9 @@ from policylab.agents.action_distributions import Categorical, Distribution, Gau
 from policylab.agents.bundle import Bundle
 from policylab.agents.distribution_policy import DistributionPolicy
 from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
-from policylab.agents.policy import Policy, StoredPolicy, TabularPolicy
+from policylab.agents.policy import Policy, StoredPolicy
 from policylab.agents.tree_policy import TreePolicy, TreeSettings
+from policylab.agents.value_policies import TabularPolicy
 from policylab.deployment.optimization.regression_tree import grow
 from policylab.deployment.optimization.settings import OptimizeSettings
 from policylab.deployment.optimization.small_network import SmallNetwork

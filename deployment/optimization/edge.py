@@ -17,8 +17,8 @@ from typing import Any
 
 from policylab.agents.bundle import Bundle
 from policylab.agents.onnx_policy import MODEL, OnnxPolicy
-from policylab.agents.policy import TabularPolicy
 from policylab.agents.tree_policy import TreePolicy
+from policylab.agents.value_policies import TabularPolicy
 from policylab.deployment.optimization.c_policy import c_files
 from policylab.errors import UserError
 from policylab.files import write_atomic

@@ -12,7 +12,7 @@ from policylab.agents.action_distributions import Categorical, QValues
 from policylab.agents.bundle import Bundle
 from policylab.agents.distribution_policy import DistributionPolicy
 from policylab.agents.features import AutoFeatures, make_encoder
-from policylab.agents.policy import TabularPolicy
+from policylab.agents.value_policies import TabularPolicy
 from policylab.errors import EnvironmentRuleError, UserError
 
 MAX_STATES = 200_000

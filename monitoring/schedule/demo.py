@@ -24,7 +24,7 @@ import numpy as np
 
 from policylab.agents.bundle import Lineage, write_bundle
 from policylab.agents.features import AutoFeatures, make_encoder
-from policylab.agents.policy import TabularPolicy
+from policylab.agents.value_policies import TabularPolicy
 from policylab.deployment.http.client import EndpointClient
 from policylab.envs.enumeration import table_for
 from policylab.envs.planners import value_iteration

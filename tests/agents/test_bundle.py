@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 from policylab.agents.bundle import Bundle, Lineage, load_bundle, pack, write_bundle
 from policylab.agents.features import AutoFeatures, TilesFeatures, make_encoder
-from policylab.agents.policy import BanditPolicy, StoredPolicy, TabularPolicy
+from policylab.agents.policy import StoredPolicy
 from policylab.agents.space_json import space_from_json, space_to_json, value_from_json, value_to_json
+from policylab.agents.value_policies import BanditPolicy, TabularPolicy
 from policylab.errors import BundleError, UserError
 from policylab.files import content_hash
 

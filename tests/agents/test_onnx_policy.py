@@ -23,7 +23,8 @@ from policylab.agents.action_distributions import Categorical, Gaussian, MultiCa
 from policylab.agents.bundle import Lineage, load_bundle, pack, write_bundle
 from policylab.agents.features import AutoFeatures, make_encoder
 from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
-from policylab.agents.policy import TabularPolicy, policy_from
+from policylab.agents.policy import policy_from
+from policylab.agents.value_policies import TabularPolicy
 from policylab.errors import BundleError, MissingExtraError, UserError
 from policylab.files import content_hash
 from policylab.seeding import generator

@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from policylab.agents.features import AutoFeatures, IndexEncoder, TilesFeatures, make_encoder
-from policylab.agents.policy import (
-    POLICIES,
-    BanditPolicy,
-    StoredPolicy,
-    TabularPolicy,
-    action_probabilities,
-    policy_from,
-)
+from policylab.agents.policy import POLICIES, StoredPolicy, policy_from
+from policylab.agents.value_policies import BanditPolicy, TabularPolicy, action_probabilities
 from policylab.errors import UnknownNameError, UserError
 from policylab.seeding import generator
 

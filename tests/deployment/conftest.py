@@ -21,7 +21,7 @@ import pytest
 
 from policylab.agents.bundle import Lineage, write_bundle
 from policylab.agents.features import AutoFeatures, make_encoder
-from policylab.agents.policy import TabularPolicy
+from policylab.agents.value_policies import TabularPolicy
 from policylab.deployment.decision import DecisionRequest
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.fleet import load_fleet

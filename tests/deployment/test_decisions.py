@@ -370,7 +370,7 @@ def test_policies_of_one_endpoint_need_the_same_spaces(bundles: dict[str, Path],
 
     from policylab.agents.bundle import write_bundle
     from policylab.agents.features import AutoFeatures, make_encoder
-    from policylab.agents.policy import TabularPolicy
+    from policylab.agents.value_policies import TabularPolicy
 
     env = gym.make("Taxi-v3")
     encoder = make_encoder(AutoFeatures(), env.observation_space)

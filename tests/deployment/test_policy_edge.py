@@ -23,8 +23,8 @@ from tests.deployment.networks import dense_network
 from policylab.agents.action_distributions import Categorical, Gaussian, QValues
 from policylab.agents.bundle import Bundle, load_bundle, write_bundle
 from policylab.agents.features import AutoFeatures, BinsFeatures, make_encoder
-from policylab.agents.policy import TabularPolicy
 from policylab.agents.tree_policy import TreePolicy, TreeSettings
+from policylab.agents.value_policies import TabularPolicy
 from policylab.cli.main import main
 from policylab.deployment.optimization.edge import edge_folder
 from policylab.deployment.optimization.regression_tree import grow

@@ -21,8 +21,8 @@ from policylab.agents.action_distributions import Categorical, Gaussian, QValues
 from policylab.agents.bundle import Bundle, load_bundle, write_bundle
 from policylab.agents.features import AutoFeatures, TilesFeatures, make_encoder
 from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
-from policylab.agents.policy import TabularPolicy
 from policylab.agents.tree_policy import TreePolicy, TreeSettings
+from policylab.agents.value_policies import TabularPolicy
 from policylab.cli.main import main
 from policylab.deployment.optimization import OptimizeSettings, optimize
 from policylab.deployment.optimization.graphs import folded, pruned, quantized

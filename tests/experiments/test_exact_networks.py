@@ -9,7 +9,7 @@ import pytest
 from policylab.agents.action_distributions import Categorical, QValues
 from policylab.agents.features import AutoFeatures, make_encoder
 from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
-from policylab.agents.policy import TabularPolicy
+from policylab.agents.value_policies import TabularPolicy
 from policylab.envs.baselines import make_baseline
 from policylab.envs.enumeration import table_for
 from policylab.envs.planners import evaluate_policy, start_value

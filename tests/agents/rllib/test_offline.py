@@ -218,8 +218,8 @@ def test_what_does_not_go_together_is_refused(make, settings, message):
 def test_gymnasium_observations_of_every_kind_come_back(tmp_path):
     """A Discrete observation is stored as it is, a Dict flattened."""
     from policylab.agents.features import AutoFeatures, make_encoder
-    from policylab.agents.policy import TabularPolicy
     from policylab.agents.transitions import stored
+    from policylab.agents.value_policies import TabularPolicy
 
     space = gym.spaces.Dict({"b": gym.spaces.Discrete(3), "a": gym.spaces.Box(-1, 1, (2,))})
     space.seed(0)

@@ -17,7 +17,7 @@ import yaml
 
 from policylab.agents.bundle import Lineage, write_bundle
 from policylab.agents.features import AutoFeatures, make_encoder
-from policylab.agents.policy import TabularPolicy
+from policylab.agents.value_policies import TabularPolicy
 
 ENVIRONMENT = {"id": "FrozenLake-v1", "kwargs": {"map_name": "4x4"}, "max_episode_steps": 100}
 GREEDY = [0, 3, 3, 3, 0, 0, 0, 0, 3, 1, 0, 0, 0, 2, 1, 0]

@@ -19,7 +19,7 @@ from policylab.agents.action_distributions import Gaussian
 from policylab.agents.bundle import Lineage, load_bundle, write_bundle
 from policylab.agents.features import AutoFeatures, BinsFeatures, make_encoder
 from policylab.agents.onnx_policy import OnnxPolicy, OnnxSettings
-from policylab.agents.policy import TabularPolicy
+from policylab.agents.value_policies import TabularPolicy
 from policylab.errors import RunDirectoryError, TrackingError, UserError
 from policylab.experiments.tracking.mlflow_adapter import MlflowTracker
 from policylab.experiments.tracking.mlflow_policy import save_policy, signature
