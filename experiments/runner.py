@@ -17,7 +17,7 @@ from policylab.experiments.study import confirmation, read_history, search
 from policylab.experiments.tracking import open_tracker
 from policylab.experiments.tuning_jobs import RECORD
 from policylab.files import locked
-from policylab.launchers import Progress, open_launcher
+from policylab.launchers import Handle, Launcher, Progress, open_launcher
 from policylab.runspec import RunSpec
 from policylab.tuning.history import History
 
@@ -100,15 +100,24 @@ def _launch(run: RunDirectory, specs: Sequence[RunSpec], *, observe: Callable[[S
     n_workers = min(run.config.n_workers, len(waiting))
     with open_launcher(run.config.launcher, n_workers=n_workers, folder=run.path) as launcher:
         handles = [launcher.submit(folder) for folder in waiting]
-        while True:
-            progress = [launcher.poll(handle) for handle in handles]
-            observe(progress)
-            if all(one.state.ended for one in progress):
-                break
-            launcher.wait(timeout_s=POLL_S)
-    ended = zip(waiting, progress, strict=True)
-    record_failures(run.path, {folder.relative_to(run.path).as_posix(): one for folder, one in ended})
+        try:
+            progress = _watch(launcher, handles, observe=observe)
+        finally:  # an interrupt leaves behind what was tried again
+            known = zip(waiting, map(launcher.poll, handles), strict=True)
+            record_failures(run.path, {folder.relative_to(run.path).as_posix(): one for folder, one in known})
     _raise_failures(waiting, progress)
+
+
+def _watch(
+    launcher: Launcher, handles: Sequence[Handle], *, observe: Callable[[Sequence[Progress]], None]
+) -> list[Progress]:
+    """Return where the runs stand when all have ended."""
+    while True:
+        progress = [launcher.poll(handle) for handle in handles]
+        observe(progress)
+        if all(one.state.ended for one in progress):
+            return progress
+        launcher.wait(timeout_s=POLL_S)
 
 
 def _raise_failures(folders: Sequence[Path], progress: Sequence[Progress]) -> None:

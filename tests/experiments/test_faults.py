@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from policylab.cli.main import main
 from policylab.errors import RunError
 from policylab.experiments.execute import RunExecution
 from policylab.experiments.rundir import RunDirectory, create_run
-from policylab.experiments.runner import drive
+from policylab.experiments.runner import Observer, drive
 from policylab.experiments.schema import ExperimentConfig
-from policylab.launchers import State, open_launcher
+from policylab.launchers import Progress, State, open_launcher
 
 MODULE = '''
 import os, pathlib, time
@@ -267,3 +267,20 @@ def test_a_worker_that_hangs_ends_some_time_after_its_parent(tmp_path: Path) -> 
         assert json.loads(process.stdout.readline())["event"] == "progress", "the run has begun"
         process.stdin.close()
         assert process.wait(timeout=60) == 1
+
+
+def test_an_interrupt_leaves_the_reasons_of_what_was_tried_again(tmp_path: Path) -> None:
+    def interrupt(progress: Sequence[Progress]) -> None:
+        if any(one.failures for one in progress):
+            raise KeyboardInterrupt("seen")
+
+    again = {"kind": "inline", "retries": 2, "retry_errors": True}
+    run = experiment(tmp_path, again, "pass", "pass", "raise", **CONFIRMED)
+    with pytest.raises(KeyboardInterrupt, match="seen"):
+        drive(run, observer=Observer(runs=interrupt))
+    (retried,) = drive(run)["search"]["retried"]
+    assert (retried["role"], retried["error"], retried["runs"]) == (
+        "confirm",
+        "ZeroDivisionError: the environment broke",
+        1,
+    )
