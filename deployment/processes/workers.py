@@ -20,7 +20,7 @@ from pathlib import Path
 
 from policylab.deployment.endpoint import EndpointConfig
 from policylab.deployment.http.listening import let_everybody_in
-from policylab.deployment.processes.worker import SPEC, Spec
+from policylab.deployment.processes.worker import SOCKET, SPEC, Spec
 from policylab.errors import RunError
 
 LOOK_S = 0.05
@@ -152,7 +152,7 @@ class Workers:
             Child(f"worker {i + 1}", self._folder, listener=self._listener) for i in range(self._n_workers)
         ]
         until = time.monotonic() + START_S
-        while not _answers(url):
+        while not ((self._folder / SOCKET).exists() and _answers(url)):  # without a keeper an answer is waited for
             process = self._keeper.process
             if process is None or process.poll() is not None:
                 raise RunError("the endpoint cannot start; what it said stands above")
