@@ -202,6 +202,14 @@ def test_parallel_proposals_differ(variant: str) -> None:
     assert distances.min() > 1e-3
 
 
+@pytest.mark.parametrize("variant", MODELS)
+def test_the_best_corner_is_proposed_once(variant: str) -> None:
+    """On the same seed a repetition would be the same training; another seed is the scheduler's to add."""
+    space = space_of("parameters: {x: {kind: continuous, low: 0, high: 1}, y: {kind: continuous, low: 0, high: 1}}")
+    found = search(make(variant, space), 40, objective=lambda c: c["x"] + c["y"], noise=0.3)
+    assert len({configuration_key(configuration) for configuration in found}) == 40
+
+
 def branin(configuration: Any) -> float:
     """Return minus the Branin function, maximum -0.397887 (Dixon and Szegö, 1978)."""
     x, y = configuration["x"], configuration["y"]

@@ -37,7 +37,7 @@ def first_new(space: Space, history: History, *, candidates: Iterable[dict[str, 
     """Return the first candidate that was not tried yet, or None.
 
     Trying a configuration again is the scheduler's business (one more seed), not the searcher's. In a space of
-    infinitely many points a repetition does not happen by chance, so nothing is compared there.
+    infinitely many points draws do not repeat, so nothing is compared there.
     """
     if space.size is None:
         return next(iter(candidates), None)
