@@ -66,14 +66,17 @@ class Study:
             elapsed_s: seconds used by earlier sessions, for the wall-clock limit.
             observe: called after every change.
         """
+        over: str | None = None  # a limit that was met stays met, whatever runs tell that were asked to stop
         for event in self._log.replay(self.history):
             self._n_works += event["event"] in WORKS
+            if event["event"] == "stop" and event["reason"].startswith("limits."):
+                over = event["reason"]
         if self._log.completed is not None:
             return self._log.completed
         started = time.monotonic() - elapsed_s
         self._resubmit()
         while True:
-            over = self._limits.met(self.history, elapsed_s=time.monotonic() - started)
+            over = over or self._limits.met(self.history, elapsed_s=time.monotonic() - started)
             if over is None:
                 self._fill()
             else:

@@ -13,7 +13,7 @@ from policylab.tuning.searchers.observations import Observation
 from policylab.tuning.space import Space
 
 Status = Literal["completed", "stopped", "failed", "in_progress"]
-_WITHOUT_EFFECT = {"name", "description", "seeds", "launcher", "tracking", "search", "stages"}
+_WITHOUT_EFFECT = {"name", "description", "seeds", "launcher", "tracking", "search", "stages", "checkpoint_every_s"}
 """Sections of an experiment that are neither its data nor its algorithm; beside a search there are no stages."""
 
 

@@ -12,6 +12,11 @@ from pydantic import ValidationError
 
 from policylab.tuning import History, Limits, Task, tune
 from policylab.tuning.decisions import Start
+from policylab.tuning.landscape import LandscapeBackend, RowSearcher
+from policylab.tuning.log import EventLog
+from policylab.tuning.scheduler import Horizon
+from policylab.tuning.schedulers.fixed import Fixed
+from policylab.tuning.study import Study
 
 SPACE = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 10.0}}}
 
@@ -147,3 +152,31 @@ def test_failures_between_which_something_works_do_not_end_a_search() -> None:
     assert sum(trial.failed is not None for trial in found.trials) > 20
     assert "failures" not in Limits(trials=1).model_dump()
     assert Limits(trials=1, failures=3).model_dump()["failures"] == 3
+
+
+class Finishing(LandscapeBackend):
+    """Runs that are asked to stop in the last stretch of their training still report its end."""
+
+    def stop(self, trial: int, seed: int) -> None:
+        pass
+
+
+def test_a_limit_that_was_met_stays_met_by_a_kill_too() -> None:
+    values = np.zeros((4, 2, 2))
+    values[0, 0, 1], values[1:] = 12.0, 3.0  # the second seed lowers the mean of the first below the target
+    limits = Limits(trials=4, target=10.0)
+
+    def study(log: EventLog) -> Study:
+        return Study(
+            searcher=RowSearcher(range(4)), scheduler=Fixed(Horizon(max_resource=2, budget=16, n_seeds=2), n_seeds=2),
+            backend=Finishing(values, capacity=2), log=log, limits=limits, max_resource=2, seed=0,
+        )  # fmt: skip
+
+    log = EventLog(None)
+    assert study(log).run() == "limits.target: 12 reached 10"
+    assert {event["trial"] for event in log.events if event["event"] == "report"} == {0}
+    (stopped,) = [place for place, event in enumerate(log.events) if event["event"] == "stop"]
+    for cut in range(stopped + 1, len(log.events)):
+        again = EventLog(None)
+        again.extend(log.events[:cut])
+        assert study(again).run() == "limits.target: 12 reached 10"

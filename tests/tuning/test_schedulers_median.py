@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import get_args
+
 import numpy as np
 import optuna
 import pytest
 
+from policylab.tuning import Task, tune
 from policylab.tuning.history import History
 from policylab.tuning.landscape import LandscapeBackend, landscape_study
 from policylab.tuning.scheduler import Horizon
@@ -88,3 +93,21 @@ def test_the_optuna_variant_is_optunas_median_pruner() -> None:
         reached.append(k)
     assert len(set(reached)) > 3
     assert stops(run(values[:, 0].tolist(), "optuna", min_trials=5, grace=0.25)) == reached
+
+
+@pytest.mark.parametrize("variant", get_args(MedianVariant))
+def test_a_report_that_is_no_number_stops_nobody_else(variant: MedianVariant) -> None:
+    def objective(task: Task) -> Iterator[tuple[int, float]]:
+        curve = [math.nan, 1.0, 1.0, 1.0] if task.configuration["x"] == "broken" else [2.0] * 4
+        yield from list(enumerate(curve, start=1))[task.resource : task.until]
+
+    found = tune(
+        objective,
+        {"parameters": {"x": {"kind": "categorical", "values": ["broken", "good"]}}},
+        limits={"trials": 2},
+        searcher="grid",
+        scheduler={"kind": "median", "variant": variant, "every": 0.5, "grace": 0.0, "min_trials": 1},
+        max_resource=4,
+    )
+    assert found.trials[1].values == {0: 2.0}
+    assert found.trials[1].stopped is None

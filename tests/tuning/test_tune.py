@@ -103,6 +103,12 @@ def test_the_grid_is_tried_in_full_and_its_count_is_checked() -> None:
         tune(bowl, FINITE, limits={"trials": 5}, searcher="grid")
 
 
+def test_a_grid_without_end_is_refused_before_it_is_counted() -> None:
+    parameters = {f"x{axis}": {"kind": "integer", "low": 1, "high": 1000, "step": 1} for axis in range(6)}
+    with pytest.raises(ConfigError, match="is beyond 100000; use random search"):
+        tune(bowl, {"parameters": parameters}, limits={}, searcher="grid")
+
+
 def test_a_finite_space_ends_by_itself() -> None:
     result = tune(lambda task: float(task.configuration["x"]), FINITE, limits={}, searcher="random")
     assert sorted(trial.configuration["x"] for trial in result.trials) == [1, 2, 3, 4]

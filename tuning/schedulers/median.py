@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -104,10 +105,10 @@ class Median:
         others = list(self._others(history, judged))
         if len(others) < self._min_trials:
             return None
-        own = run.value if self._variant == "amt" else max(run.curve.values())
+        own = _ranked(run.value) if self._variant == "amt" else max(map(_ranked, run.curve.values()))
         side: Callable[[Run], Mapping[int, float]] = _values if self._variant == "optuna" else _averages
-        median = statistics.median(_latest(side(other), run.resource) for other in others)
-        if own is None or own >= median:
+        median = statistics.median(_ranked(_latest(side(other), run.resource)) for other in others)
+        if own >= median:
             return None
         return (
             f"median rule ({self._variant}) at {run.resource}: {own:.6g} is below {median:.6g} of {len(others)} trials"
@@ -126,6 +127,11 @@ class Median:
                 chosen = run.resource == full
             if chosen and run.resource >= step and run.state is not RunState.FAILED:
                 yield run
+
+
+def _ranked(value: float | None) -> float:
+    """Return the value, the worst of all for NaN: with one NaN among them there would be no median."""
+    return -math.inf if value is None or math.isnan(value) else value
 
 
 def _values(run: Run) -> Mapping[int, float]:

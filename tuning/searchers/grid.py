@@ -6,8 +6,8 @@ combinations. A numeric range joins the grid when its ``step`` says which values
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -40,10 +40,7 @@ class GridSearcher:
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        space.grid()  # refuses ranges without a step before the size is looked at
-        if space.size is None or space.size > MAX_GRID:
-            raise ConfigError(f"search space: a grid of {space.size} points is beyond {MAX_GRID}; use random search")
-        self._points = list(space.grid())
+        self._points = list(_points(space))
         if not self._points:
             raise ConfigError("search space: no point of the grid keeps the constraints; loosen them")
 
@@ -66,6 +63,13 @@ def check_grid_trials(space: Space, n_trials: int | None) -> None:
     Raises:
         ConfigError: the numbers differ, or there is no grid.
     """
-    n_points = sum(1 for _ in space.grid())
+    n_points = sum(1 for _ in _points(space))
     if n_trials is not None and n_trials != n_points:
         raise ConfigError(f"limits.trials: a grid has {n_points} points, got {n_trials}; leave it out")
+
+
+def _points(space: Space) -> Iterator[dict[str, Any]]:
+    found = space.grid()  # refuses ranges without a step before the size is looked at
+    if space.size is None or space.size > MAX_GRID:
+        raise ConfigError(f"search space: a grid of {space.size} points is beyond {MAX_GRID}; use random search")
+    return found
