@@ -60,13 +60,20 @@ def study_outcome(history: History, *, winner: int | None, reason: str, own: Map
         own: the default configuration, if it lies in the space.
 
     Raises:
-        RunError: no configuration could be trained.
+        RunError: no configuration could be trained, or none in full.
         UserError: every run failed by a mistake of the user's.
     """
     failed = [run for _, run in history.runs() if run.error is not None]
     if winner is None:
         first = f"; the first failed with: {failed[0].error}" if failed else ""
         raise (UserError if failed else RunError)(f"no configuration could be trained ({reason}){first}")
+    if not history.trials[winner].values_at(history.max_resource):
+        reached = max(run.resource for run in history.trials[winner].runs.values())
+        raise RunError(
+            f"the search ended before any configuration was trained in full ({reason}); the best, trial {winner}, "
+            f"stands at {reached:,} of {history.max_resource:,} steps: set a higher limit in a new run, or train what "
+            "`policylab study best RUN_DIR` prints"
+        )
     founders = (trial for trial in history.trials.values() if trial.parent is None)
     same = [trial.id for trial in founders if own is not None and dict(trial.configuration) == dict(own)]
     return Outcome(

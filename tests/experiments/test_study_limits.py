@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from policylab.errors import RunError
 from policylab.experiments.rundir import create_run
+from policylab.experiments.runner import drive
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import with_default
 from policylab.experiments.study import RunBackend
@@ -14,7 +19,7 @@ from policylab.tuning.history import RunState
 from policylab.tuning.scheduler import SCHEDULERS
 from policylab.tuning.searcher import SEARCHERS
 
-SLOW = {
+SLOW: dict[str, Any] = {
     "name": "slow",
     "env": {"id": "FrozenLake-v1"},
     "agent": {"kind": "q_learning", "execution": "plain"},
@@ -59,3 +64,20 @@ def test_the_wall_clock_stops_runs_that_report_nothing(tmp_path: Path) -> None:
     stops = [event for event in log.events if event["event"] == "stop"]
     assert [stop["reason"].partition(":")[0] for stop in stops] == ["limits.wall_clock_s"] * 2
     assert len(list(run.path.glob("trials/*/tune-000/checkpoints/0*"))) == 2, "what was trained is saved"
+
+
+def test_a_search_that_ends_before_any_training_does_says_so_before_it_confirms(tmp_path: Path) -> None:
+    limits = {"trials": 50, "cost": 20.0, "cost_per_step": 0.01}
+    config = {
+        **SLOW,
+        "budget": {"steps": 1_000_000},
+        "evaluation": {"marks": 1000},
+        "seeds": {"tune": 1, "confirm": 1},
+        "launcher": {"kind": "inline", "workers": 1},
+        "search": {**SLOW["search"], "limits": limits, "metric": "eval/return_mean", "parallel": 1},
+    }
+    run = create_run(ExperimentConfig.model_validate(config), parent=tmp_path)
+    for _ in range(2):  # resumed, it is still over
+        with pytest.raises(RunError, match=r"\(limits.cost: .* trial 0, stands at \d+,000 of 1,000,000 steps: set a higher"):
+            drive(run)
+    assert not list(run.path.glob("trials/*/confirm-*"))

@@ -572,6 +572,8 @@ def test_a_run_directory_brings_what_was_not_searched(tmp_path: Path) -> None:
     settings = {"space": {"parameters": PARAMETERS}, "metric": "eval/return_mean"}
     child = experiment_facts(config, settings, name="child")
     assert child.identity == read.facts.identity
+    saving_often = experiment_facts({**config, "checkpoint_every_s": 5.0}, settings, name="child")
+    assert saving_often.identity == child.identity
     other = experiment_facts({**config, "env": {"id": "CliffWalking-v0"}}, settings, name="child")
     assert started(read, child=child, kind="identical_data_and_algorithm").sources
     with pytest.raises(ConfigError, match=r"env.id: .* identical, and the child has 'CliffWalking-v0', got 'Taxi-v3'"):
