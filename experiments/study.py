@@ -3,6 +3,7 @@
 | file | content |
 |---|---|
 | study/events.jsonl | the event log: see `policylab.tuning.log` |
+| study/parents.json | of a warm start: see `policylab.experiments.parents` |
 | study/outcome.json | the `policylab.experiments.study_outcome.Outcome`, written when the study is over |
 """
 
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from policylab.attempts import Failure
-from policylab.errors import RunDirectoryError
 from policylab.experiments.checkpoints import inherit
+from policylab.experiments.parents import parent_path, with_found_parents
 from policylab.experiments.rundir import RunDirectory
-from policylab.experiments.schema import CONFIGS, ExperimentConfig
+from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import SearchSettings, with_default
 from policylab.experiments.study_outcome import Outcome, study_outcome, with_bests, write_outcome
 from policylab.files import read_lines
@@ -27,7 +28,7 @@ from policylab.tuning.backend import Job, end_event, retry_event
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History
 from policylab.tuning.log import EventLog
-from policylab.tuning.parents import find_parent, read_parent
+from policylab.tuning.parents import read_parent
 from policylab.tuning.scheduler import SCHEDULERS
 from policylab.tuning.searcher import SEARCHERS, Searcher
 from policylab.tuning.space import Space
@@ -164,7 +165,7 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
     space = with_default(config)
     horizon = settings.horizon(budget_steps=config.budget.steps, n_seeds=config.seeds.tune)
     scheduler = SCHEDULERS.load(settings.scheduler.kind).make(settings.scheduler, horizon)
-    searcher = make_searcher(config, space, root=run.path.parent)
+    searcher = make_searcher(with_found_parents(run), space, root=run.path.parent)
     log = EventLog(run.path / "study" / "events.jsonl")
     capacity = settings.capacity(config)
     log.open(study_facts(settings.model_dump(mode="json", exclude={"storage"}), seed=config.seeds.root))
@@ -226,18 +227,8 @@ def warm_start_of(config: ExperimentConfig, chosen: WarmStartSettings, *, space:
     """Return what the parents of an experiment's search know; arguments and errors are those of `make_searcher`."""
     data = config.model_dump(mode="json")
     child = experiment_facts(data, {**data["search"], "space": space.model_dump(mode="json")}, name=config.name)
-    parents = [read_parent(_parent(source, root=root)) for source in chosen.parents]
+    parents = [read_parent(parent_path(source, root=root)) for source in chosen.parents]
     return WarmStart.make(chosen, child, parents=parents)
-
-
-def _parent(source: str, *, root: Path) -> Path:
-    shipped = CONFIGS / "parents" / source
-    try:
-        return find_parent(source, root=root)
-    except RunDirectoryError:
-        if shipped.is_dir():
-            return shipped
-        raise
 
 
 def read_history(run: RunDirectory) -> History:

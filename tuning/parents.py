@@ -29,8 +29,10 @@ LOCKS = (".lock", "run.lock")
 """Locks that whoever carries out a study holds."""
 
 
-def find_parent(source: str, *, root: Path) -> Path:
+def find_parent(source: str, *, root: Path, besides: Path | None = None) -> Path:
     """Return the path that ``source`` names: a path, a run directory below ``root``, or a study's newest run there.
+
+    A study's run ``besides``, the child's own, is passed over.
 
     Raises:
         RunDirectoryError: nothing of that name.
@@ -39,7 +41,8 @@ def find_parent(source: str, *, root: Path) -> Path:
         if path.exists():
             return path
     runs = [path for path in root.glob("*") if (path / "study" / EVENTS).exists() or (path / EVENTS).exists()]
-    dated = [path for path in runs if path.name.startswith(f"{source}-2")]
+    own = None if besides is None else besides.resolve()
+    dated = [path for path in runs if path.name.startswith(f"{source}-2") and path.resolve() != own]
     if dated:
         return max(dated, key=lambda path: path.name)
     hint = did_you_mean(source, [path.name for path in runs])

@@ -78,6 +78,8 @@ def test_a_search_that_ends_before_any_training_does_says_so_before_it_confirms(
     }
     run = create_run(ExperimentConfig.model_validate(config), parent=tmp_path)
     for _ in range(2):  # resumed, it is still over
-        with pytest.raises(RunError, match=r"\(limits.cost: .* trial 0, stands at \d+,000 of 1,000,000 steps: set a higher"):
+        with pytest.raises(
+            RunError, match=r"\(limits.cost: .* trial 0, stands at \d+,000 of 1,000,000 steps: set a higher"
+        ):
             drive(run)
     assert not list(run.path.glob("trials/*/confirm-*"))
