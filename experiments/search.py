@@ -60,8 +60,9 @@ class SearchSettings(Settings):
 
     @model_validator(mode="after")
     def _has_an_end(self) -> SearchSettings:
-        if self.limits.trials is None and self.limits.steps is None and self.searcher.kind != "grid":
-            raise ValueError("limits must set trials or steps, or the search would never end")
+        limits = self.limits
+        if self.searcher.kind != "grid" and not any((limits.trials, limits.steps, limits.wall_clock_s, limits.cost)):
+            raise ValueError("limits must set trials, steps, wall_clock_s or cost, or the search would never end")
         if self.searcher.kind == "grid":
             try:
                 check_grid_trials(self.space, self.limits.trials)
@@ -99,7 +100,7 @@ class SearchSettings(Settings):
         """Return what the scheduler may plan with."""
         return Horizon(
             max_resource=budget_steps,
-            budget=self.limits.steps,
+            budget=self.limits.budget,
             n_seeds=n_seeds,
             n_trials=self.limits.trials,
             space=self.space,

@@ -59,7 +59,7 @@ def search_plan(config: ExperimentConfig, *, root: Path) -> dict[str, Any]:
         "space": _space(space),
         "seeds_at_most": seeds,
         "trials_at_most": trials,
-        "steps_at_most": min((steps for steps in (search.limits.steps, worst) if steps is not None), default=None),
+        "steps_at_most": min((steps for steps in (search.limits.budget, worst) if steps is not None), default=None),
         "rehearsal": _rehearsal(config, search, space=space),
         "confirm_steps": 2 * config.seeds.confirm * config.budget.steps,
         "advice": advise(
@@ -96,7 +96,7 @@ def _rehearsal(config: ExperimentConfig, search: SearchSettings, *, space: Space
     kind = "grid" if search.searcher.kind == "grid" else "random"
     searcher = SEARCHERS.load(kind)
     settings = search.searcher if search.searcher.kind == kind else searcher.Settings()
-    limits = Limits(trials=search.limits.trials, steps=search.limits.steps, wall_clock_s=REHEARSAL_S)
+    limits = Limits(trials=search.limits.trials, steps=search.limits.budget, wall_clock_s=REHEARSAL_S)
     study = Study(
         searcher=searcher.make(settings, space),
         scheduler=SCHEDULERS.load(search.scheduler.kind).make(search.scheduler, horizon),

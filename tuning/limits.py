@@ -69,6 +69,16 @@ class Limits(Settings):
         return {name: value for name, value in data.items() if name not in later or value != later[name]}
 
     @property
+    def budget(self) -> int | None:
+        """The steps that ``steps`` and ``cost`` allow; None if neither is set.
+
+        >>> Limits(steps=500, cost=3.0, cost_per_step=0.01).budget
+        300
+        """
+        paid = None if self.cost is None else math.floor(self.cost / self.cost_per_step + 1e-9)
+        return min((steps for steps in (self.steps, paid) if steps is not None), default=None)
+
+    @property
     def need_values(self) -> bool:
         """Whether the end depends on the values that come."""
         return any(rule is not None for rule in (self.target, self.not_improving, self.convergence))

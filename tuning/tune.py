@@ -94,7 +94,7 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
         raise ConfigError(f"mode must be 'max' or 'min', got {mode!r}")
     chosen = component(SEARCHERS, searcher), component(SCHEDULERS, scheduler)
     _check(space, limits, kind=chosen[0].kind, counts={"seeds": seeds, "max_resource": max_resource})
-    planned = {"max_resource": max_resource, "budget": limits.steps, "n_seeds": seeds, "n_trials": limits.trials}
+    planned = {"max_resource": max_resource, "budget": limits.budget, "n_seeds": seeds, "n_trials": limits.trials}
     horizon = Horizon(**planned, space=space)  # type: ignore[arg-type]
     sign = 1.0 if mode == "max" else -1.0
     facts = {

@@ -85,8 +85,10 @@ def test_a_bad_space_is_an_error_at_its_place(tmp_path, parameters, message):
 
 
 def test_a_search_without_an_end_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="limits must set trials or steps"):
+    with pytest.raises(ConfigError, match="limits must set trials, steps, wall_clock_s or cost"):
         load(tmp_path, limits={})
+    assert load(tmp_path, limits={"wall_clock_s": 9.0}, scheduler={"kind": "fixed"}).search.limits.trials is None
+    assert load(tmp_path, limits={"cost": 9.0, "cost_per_step": 0.01}).search.limits.budget == 900
 
 
 def test_where_runs_execute_does_not_change_what_the_experiment_is(tmp_path):

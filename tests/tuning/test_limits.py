@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -180,3 +180,15 @@ def test_a_limit_that_was_met_stays_met_by_a_kill_too() -> None:
         again = EventLog(None)
         again.extend(log.events[:cut])
         assert study(again).run() == "limits.target: 12 reached 10"
+
+
+@pytest.mark.parametrize("scheduler", ["fixed", "hyperband", "asha", "race"])
+def test_a_cost_is_planned_with_and_not_overspent(scheduler: str) -> None:
+    def objective(task: Task) -> Iterator[tuple[int, float]]:
+        for resource in range(task.resource + 1, task.until + 1):
+            yield resource, task.configuration["x"] * resource
+
+    limits = {"cost": 20.0, "cost_per_step": 0.1}
+    found = tune(objective, SPACE, limits=limits, searcher="random", scheduler=scheduler, max_resource=27, seeds=2)
+    assert 0.8 * 200 <= found.spent <= 200
+    assert found.best.resource == 27

@@ -227,7 +227,7 @@ def test_a_number_of_trials_is_a_budget_too() -> None:
 
 
 def test_a_race_without_a_budget_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"set limits\.steps or limits\.trials"):
+    with pytest.raises(ConfigError, match=r"set limits\.steps, cost or trials"):
         Race.make(RaceSettings(), Horizon(FULL, None, n_seeds=5))
 
 

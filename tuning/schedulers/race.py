@@ -93,7 +93,7 @@ class Race:
             ConfigError: neither a budget nor a number of trials to plan with, or less than one full training.
         """
         if horizon.budget is None and horizon.n_trials is None:
-            raise ConfigError("the scheduler `race` divides a budget: set limits.steps or limits.trials")
+            raise ConfigError("the scheduler `race` divides a budget: set limits.steps, cost or trials")
         check_budget(horizon)
         return cls(settings, horizon)
 
