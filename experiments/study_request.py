@@ -47,7 +47,7 @@ def tuning_job(config: ExperimentConfig, *, training_job: Mapping[str, Any] | No
         limits=search.limits,
         metric=search.metric,
         goal="maximize" if search.mode == "max" else "minimize",
-        parallel=search.places(config),
+        parallel=search.parallel or config.n_workers,
         n_seeds=config.seeds.tune,
         reports=config.evaluation.marks,
         seed=config.seeds.root,

@@ -277,6 +277,11 @@ def test_a_study_and_its_file_make_the_same_request(finished: Path, cli: Cli) ->
     assert "2 tuning seeds" in err
 
 
+def test_a_request_asks_for_as_many_jobs_at_once_as_train_at_once_here(cli: Cli) -> None:
+    out, _ = cli("study", "to-sagemaker", "small.yaml", "--set", "launcher={kind: inline, workers: 3}")
+    assert json.loads(out)["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxParallelTrainingJobs"] == 3
+
+
 def test_without_botocore_the_request_is_printed_and_the_missing_check_told(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
