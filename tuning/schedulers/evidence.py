@@ -31,7 +31,8 @@ def check_budget(horizon: Horizon, *, n_trainings: int = 1) -> None:
     if horizon.budget is not None and horizon.budget < needed:
         trainings = "one full training" if n_trainings == 1 else f"{n_trainings} full trainings"
         raise ConfigError(
-            f"the budget must pay for at least {trainings}, {needed} in all, got {horizon.budget}; raise limits.steps"
+            f"the budget must pay for at least {trainings}, {needed} in all, got {horizon.budget}; "
+            "raise limits.steps or cost"
         )
 
 
