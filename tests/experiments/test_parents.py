@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +51,15 @@ def interrupt_after(n_trials: int) -> Observer:
 
 
 def test_a_later_run_of_a_parents_name_changes_nothing(tmp_path: Path) -> None:
-    parent = lake(tmp_path)
+    runs, moved = tmp_path / "runs", tmp_path / "moved"
+    parent = lake(runs)
     drive(parent)
-    child = lake(tmp_path, root=1, search=WARM)  # of its parent's name, and newer: not its own parent
+    child = lake(runs, root=1, search=WARM)  # of its parent's name, and newer: not its own parent
     with pytest.raises(KeyboardInterrupt, match="seen"):
         drive(child, observer=interrupt_after(3))
-    other = lake(tmp_path, root=2)
+    other = lake(runs, root=2)
     drive(other)
-    moved = tmp_path.with_name("moved")
-    shutil.move(tmp_path, moved)
+    runs.rename(moved)
     resumed = RunDirectory(moved / child.path.name)
     found = drive(resumed)
     assert [best["study"] for best in found["search"]["bests"] if best["study"]] == [parent.path.name]

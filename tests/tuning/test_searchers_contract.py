@@ -18,6 +18,7 @@ from policylab.config import parse, validate
 from policylab.seeding import generator
 from policylab.tuning import SEARCHERS, History, Searcher, Space
 from policylab.tuning.decisions import AddSeed, Start
+from policylab.tuning.searchers.observations import Observation
 from policylab.tuning.space import configuration_key
 
 FINITE = """
@@ -294,3 +295,15 @@ def test_a_lucky_seed_is_believed_less_than_a_confirmed_mean(variant: str) -> No
     near_confirmed = sum(configuration is not None and abs(configuration["x"] - 0.8) < 0.15 for configuration in found)
     near_lucky = sum(configuration is not None and abs(configuration["x"] - 0.2) < 0.15 for configuration in found)
     assert near_confirmed > 2 * near_lucky + 3
+
+
+@pytest.mark.parametrize("variant", MODELS)
+def test_what_is_known_from_elsewhere_is_enough_to_begin_with(variant: str) -> None:
+    name, own = VARIANTS[variant]
+    entry = SEARCHERS.load(name)
+    space = space_of("parameters: {x: {kind: continuous, low: 0, high: 1}}")
+    prior = [Observation({"x": place / 12}, (-abs(place / 12 - 0.7),), group=1) for place in range(12)]
+    searcher: Searcher = entry.make(entry.Settings(**own), space, prior=prior)
+    found = searcher.suggest(History(max_resource=1), rng=generator(0, "searcher", 0))
+    assert found is not None
+    assert space.contains(found)

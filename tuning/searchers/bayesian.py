@@ -129,4 +129,4 @@ def _relevant(observed: Sequence[Observation]) -> Sequence[Observation]:
 
 def _rows_in(points: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return which rows of ``points`` (n, d) are among ``known`` (m, d), shape (n,)."""
-    return np.asarray(distance.cdist(points, known, "chebyshev").min(axis=1) < 1e-9)
+    return np.asarray((distance.cdist(points, known, "chebyshev") < 1e-9).any(axis=1))
