@@ -25,6 +25,7 @@ from policylab.experiments.evaluation import (
     evaluation_kind,
     make_evaluator,
 )
+from policylab.experiments.objective import RETURN_METRIC
 from policylab.experiments.plateau import EarlyStopping, plateau
 from policylab.experiments.stretch import Pace, Stretch
 from policylab.files import append_line, append_lines, drop_torn_tail, locked, read_lines, write_atomic
@@ -40,9 +41,6 @@ MAX_VALUES = 4_000_000
 
 SAVING_SHARE = 20.0
 """Seconds of work for each second of saving."""
-
-VALUE = "eval/return_mean"
-"""Name of the metric that values a policy."""
 
 
 class Stopped(Exception):
@@ -250,7 +248,7 @@ class RunExecution:
             error = raised
         values = self._together.values(np.array(actions)) if actions else []
         for mark, report, value in zip(marks, reports, values, strict=False):
-            yield self.row(mark, report, evaluated={VALUE: value})
+            yield self.row(mark, report, evaluated={RETURN_METRIC: value})
         if error is not None:
             raise error
 
@@ -295,7 +293,7 @@ class RunExecution:
         if self.kind == "online":
             return {}
         policy, episodes = self.agent.policy(), self.evaluation.episodes
-        metrics = {VALUE: self.evaluator(policy, episodes=episodes).value}
+        metrics = {RETURN_METRIC: self.evaluator(policy, episodes=episodes).value}
         if self.agent.stochastic:
             drawn = self.evaluator(policy, episodes=episodes, stochastic=True)
             metrics["eval/stochastic_return_mean"] = drawn.value
@@ -370,7 +368,7 @@ class RunExecution:
             value = math.fsum(returns) / len(returns)
             measure = "training return per episode, mean over the run"
         elif self.evaluator.exact and not self.agent.stochastic:  # the policy of the last mark is the final one
-            value, measure = self.rows[-1].metrics[VALUE], self.evaluator.measure
+            value, measure = self.rows[-1].metrics[RETURN_METRIC], self.evaluator.measure
         else:
             policy, n_episodes = self.agent.policy(), self.evaluation.final_episodes
             final = self.evaluator(policy, episodes=n_episodes)

@@ -17,7 +17,10 @@ from policylab.experiments.outcome import (
     exact_document,
     finished_runs,
     interval_document,
+    objective_of,
     of_role,
+    return_interval,
+    returns_document,
     search_document,
     value_interval,
     warnings_about,
@@ -33,11 +36,11 @@ def finish(run: RunDirectory) -> dict[str, Any]:
     """Summarise a fully trained experiment, package its best policy and write its report.
 
     Returns:
-        The result document, also written as result.json: run_dir, status, selected, confirmed, exact, baselines,
-        score, cost, ended_early, policy_bundle, report, execution, warnings.
+        The result document, also written as result.json: run_dir, status, selected, confirmed, returns, exact,
+        baselines, score, cost, ended_early, policy_bundle, report, execution, warnings.
     """
     runs = finished_runs(run)
-    chosen = best_run(runs, trial=winner_of(run))
+    chosen = best_run(runs, trial=winner_of(run), objective=objective_of(run))
     policy = policy_of(run.path / chosen.spec.path)
     document = _document(run, runs, policy=policy)
     _write_bundle(run, chosen, policy=policy, document=document)
@@ -48,12 +51,14 @@ def finish(run: RunDirectory) -> dict[str, Any]:
 
 def _document(run: RunDirectory, runs: list[FinishedRun], *, policy: StoredPolicy) -> dict[str, Any]:
     root = run.config.seeds.root
-    winner, measure = winner_of(run), runs[0].result.measure
+    winner, objective = winner_of(run), objective_of(run)
+    measure = objective.measure(runs[0].result)
     confirm = of_role(runs, "confirm", trial=winner)
     tuned = of_role(runs, "tune", trial=winner)
     selected = value_interval(tuned, root_seed=root)
     confirmed = value_interval(confirm, root_seed=root) if confirm else None
-    exact = exact_document(run, policy, n_candidates=len(tuned), confirmed=confirmed)
+    returned = return_interval(confirm, root_seed=root) if confirm else None
+    exact = exact_document(run, policy, n_candidates=len(tuned), confirmed=returned)
     baselines, failed = baseline_documents(run, policy)
     return {
         "schema_version": 1,
@@ -63,9 +68,10 @@ def _document(run: RunDirectory, runs: list[FinishedRun], *, policy: StoredPolic
         "config_hash": run.config.config_hash,
         "selected": interval_document(selected, measure=measure),
         "confirmed": interval_document(confirmed, measure=measure),
+        "returns": None if objective.is_return else returns_document(tuned, confirm, root_seed=root),
         "exact": exact,
         "baselines": baselines,
-        "score": score_document(exact, baselines, confirmed=confirmed),
+        "score": score_document(exact, baselines, confirmed=returned),
         "search": search_document(run, runs),
         "cost": cost_document(run),
         "ended_early": ended_early(runs),

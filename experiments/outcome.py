@@ -13,9 +13,17 @@ from policylab.agents.policy import StoredPolicy
 from policylab.errors import RunError
 from policylab.experiments.evaluation import ExactEvaluator, exact_table, greedy_actions
 from policylab.experiments.failures import all_failures, without_tracebacks
+from policylab.experiments.objective import Objective
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.standing import schedule_document
-from policylab.experiments.statistics import Interval, mean_interval, probability_of_improvement, seed_warning
+from policylab.experiments.statistics import (
+    Interval,
+    independent_difference,
+    mean_interval,
+    paired_improvement,
+    probability_of_improvement,
+    seed_warning,
+)
 from policylab.experiments.study import read_history
 from policylab.experiments.study_outcome import read_outcome
 from policylab.files import read_lines
@@ -25,12 +33,13 @@ from policylab.seeding import generator
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """One run with everything it wrote."""
+    """One run with everything it wrote, and what it is worth by the experiment's objective."""
 
     spec: RunSpec
     result: RunResult
     rows: tuple[ReportRow, ...]
     cpu_s: float
+    value: float
 
 
 def finished_runs(run: RunDirectory) -> list[FinishedRun]:
@@ -40,7 +49,14 @@ def finished_runs(run: RunDirectory) -> list[FinishedRun]:
         RunError: a run has no result yet.
         RunDirectoryError: a file is damaged.
     """
-    return [_read(run, folder) for folder in _folders(run)]
+    objective = objective_of(run)
+    return [_read(run, folder, objective=objective) for folder in _folders(run)]
+
+
+def objective_of(run: RunDirectory) -> Objective:
+    """Return what the experiment's runs are judged by: the search's metric, else the return."""
+    search = run.config.search
+    return Objective() if search is None else search.objective
 
 
 def _folders(run: RunDirectory) -> list[Path]:
@@ -54,14 +70,17 @@ def _folders(run: RunDirectory) -> list[Path]:
     return [*tuned, *(run.path / spec.path for trial in trials for spec in config.specs(("confirm",), trial=trial))]
 
 
-def _read(run: RunDirectory, folder: Path) -> FinishedRun:
+def _read(run: RunDirectory, folder: Path, *, objective: Objective) -> FinishedRun:
     if not (folder / "result.json").exists():
         raise RunError(f"{folder} has no result yet; finish it with `policylab resume {run.path}`")
+    result = read_model(RunResult, folder / "result.json")
+    rows = tuple(ReportRow.model_validate(row) for row in read_lines(folder / "reports.jsonl"))
     return FinishedRun(
         spec=read_model(RunSpec, folder / "spec.json"),
-        result=read_model(RunResult, folder / "result.json"),
-        rows=tuple(ReportRow.model_validate(row) for row in read_lines(folder / "reports.jsonl")),
+        result=result,
+        rows=rows,
         cpu_s=sum(entry["cpu_s"] for entry in read_lines(folder / "cost.jsonl")),
+        value=objective.value(result, rows, name=str(folder)),
     )
 
 
@@ -76,9 +95,17 @@ def of_role(runs: Sequence[FinishedRun], role: str, *, trial: int) -> list[Finis
 
 
 def value_interval(runs: Sequence[FinishedRun], *, root_seed: int) -> Interval:
-    """Return the mean final value over ``runs`` (one per seed) with its 95 % interval."""
-    values = np.array([one.result.value for one in runs])
-    return mean_interval(values, rng=generator(root_seed, "bootstrap", runs[0].spec.role))
+    """Return the mean value by the experiment's objective over ``runs`` (one per seed) with its 95 % interval."""
+    return _interval([one.value for one in runs], runs, root_seed=root_seed)
+
+
+def return_interval(runs: Sequence[FinishedRun], *, root_seed: int) -> Interval:
+    """Return the mean return of the final policies of ``runs`` (one per seed) with its 95 % interval."""
+    return _interval([one.result.value for one in runs], runs, root_seed=root_seed)
+
+
+def _interval(values: Sequence[float], runs: Sequence[FinishedRun], *, root_seed: int) -> Interval:
+    return mean_interval(np.array(values), rng=generator(root_seed, "bootstrap", runs[0].spec.role))
 
 
 def interval_document(interval: Interval | None, *, measure: str) -> dict[str, Any] | None:
@@ -95,9 +122,19 @@ def interval_document(interval: Interval | None, *, measure: str) -> dict[str, A
     }
 
 
-def best_run(runs: Sequence[FinishedRun], *, trial: int) -> FinishedRun:
-    """Return the trial's tuning run with the highest final value (the earliest seed among equals)."""
-    return max(of_role(runs, "tune", trial=trial), key=lambda one: (one.result.value, -one.spec.index))
+def returns_document(tuned: Sequence[FinishedRun], confirm: Sequence[FinishedRun], *, root_seed: int) -> dict[str, Any]:
+    """Return the mean returns, {selected, confirmed}, of what was searched by something else."""
+    return {
+        name: interval_document(return_interval(group, root_seed=root_seed), measure=group[0].result.measure)
+        if group
+        else None
+        for name, group in (("selected", tuned), ("confirmed", confirm))
+    }
+
+
+def best_run(runs: Sequence[FinishedRun], *, trial: int, objective: Objective) -> FinishedRun:
+    """Return the trial's tuning run that is best by ``objective`` (the earliest seed among equals)."""
+    return max(of_role(runs, "tune", trial=trial), key=lambda one: (objective.sign * one.value, -one.spec.index))
 
 
 def exact_document(
@@ -151,7 +188,9 @@ def cost_document(run: RunDirectory) -> dict[str, Any]:
 def search_document(run: RunDirectory, runs: Sequence[FinishedRun]) -> dict[str, Any] | None:
     """Return what the search found: the winner, its optimism gap and how it does against the default; or None.
 
-    Both are confirmed on the same fresh seeds, so their difference is paired.
+    Both are confirmed on the same fresh seeds, so their difference is paired: ``improvement``, positive where the
+    winner is better, with the ``probability`` that it is so in the mean. ``beats_default`` is how likely one run of
+    the winner beats one of the default.
     """
     if run.config.search is None:
         return None
@@ -165,20 +204,32 @@ def search_document(run: RunDirectory, runs: Sequence[FinishedRun]) -> dict[str,
         "failures": without_tracebacks(reasons.failed),
         "retried": without_tracebacks(reasons.retried),
         "optimism_gap": None,
+        "optimism_gap_ci": None,
         "default_confirmed": None,
+        "improvement": None,
         "beats_default": None,
     }
     tuned = of_role(runs, "tune", trial=outcome.winner)
     confirmed, default = (of_role(runs, "confirm", trial=trial) for trial in (outcome.winner, outcome.default))
     if confirmed:
-        values, others = (np.array([one.result.value for one in group]) for group in (confirmed, default))
-        gap = float(np.mean([one.result.value for one in tuned]) - values.mean())
-        found["optimism_gap"] = round(gap, 12)  # the means of equal values may differ in their last digits
+        objective = run.config.search.objective
+        gap = optimism_gap(tuned, confirmed, objective=objective)
+        found["optimism_gap"] = round(gap.value, 12)  # the means of equal values may differ in their last digits
+        found["optimism_gap_ci"] = _ends(gap)
         interval = value_interval(default, root_seed=root)
-        found["default_confirmed"] = interval_document(interval, measure=default[0].result.measure)
-        beats = probability_of_improvement(values, others, rng=generator(root, "beats default"))
+        found["default_confirmed"] = interval_document(interval, measure=objective.measure(default[0].result))
+        ours, theirs = (objective.sign * np.array([one.value for one in group]) for group in (confirmed, default))
+        gain, chance = paired_improvement(ours, theirs)
+        found["improvement"] = {"value": gain.value, "ci": _ends(gain), "method": gain.method, "probability": chance}
+        beats = probability_of_improvement(ours, theirs, rng=generator(root, "beats default"))
         found["beats_default"] = {"value": beats.value, "ci": _ends(beats)}
     return found
+
+
+def optimism_gap(tuned: Sequence[FinishedRun], confirmed: Sequence[FinishedRun], *, objective: Objective) -> Interval:
+    """Return by how much the selected value is better than the confirmed one."""
+    first, second = (objective.sign * np.array([one.value for one in group]) for group in (tuned, confirmed))
+    return independent_difference(first, second, rng=generator(0, "optimism gap"))
 
 
 def _ends(interval: Interval) -> list[float] | None:

@@ -26,6 +26,7 @@ from policylab.experiments.report.data import (
     Exact,
     Grid,
     Lineage,
+    ObjectiveValues,
     ReportData,
     Score,
 )
@@ -58,7 +59,8 @@ def report_data(
         name=config.name,
         status=document["status"],
         description=config.description,
-        metric=document["selected"]["measure"],
+        metric=runs[0].result.measure,
+        objective=_objective(document),
         cost=Cost(env_steps=cost["env_steps"], wall_s=cost["wall_s"], trials=cost["trials"]),
         lineage=Lineage(
             config_hash=manifest.config_hash,
@@ -70,8 +72,8 @@ def report_data(
         ),
         environment=_environment(run),
         config=config.model_dump(mode="json"),
-        selected=_estimate(document["selected"]),
-        confirmed=_estimate(document["confirmed"]),
+        selected=_estimate((document["returns"] or document)["selected"]),
+        confirmed=_estimate((document["returns"] or document)["confirmed"]),
         exact=_exact(document["exact"]),
         baselines=[_baseline(row) for row in document["baselines"]],
         score=None if document["score"] is None else Score(**document["score"]),
@@ -94,6 +96,15 @@ def _environment(run: RunDirectory) -> EnvironmentFacts:
         n_actions=mdp.n_actions if mdp else None,
         notes=resolved["notes"],
     )
+
+
+def _objective(document: dict[str, Any]) -> ObjectiveValues | None:
+    """Return the values by what the search went by, where that is not the return."""
+    if document["returns"] is None:
+        return None
+    selected = _estimate(document["selected"])
+    assert selected is not None
+    return ObjectiveValues(document["selected"]["measure"], selected, _estimate(document["confirmed"]))
 
 
 def _estimate(interval: dict[str, Any] | None) -> Estimate | None:

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from policylab.agents.registry import AGENTS
 from policylab.config import Document, KeyPath, Settings, data_path, put, validate
 from policylab.errors import ConfigError
+from policylab.experiments.objective import RETURN_METRIC, Objective
 from policylab.tuning.limits import Limits
 from policylab.tuning.scheduler import SCHEDULERS, Horizon
 from policylab.tuning.searcher import SEARCHERS
@@ -48,7 +49,7 @@ class SearchSettings(Settings):
     scheduler: SchedulerSettings = Field(default={"kind": "race"}, validate_default=True)
     limits: Limits = Limits()
     warm_start: WarmStartSettings | None = Field(default=None, description="earlier studies to learn from")
-    metric: str = Field(default="eval/return_mean", description="a metric of the reports")
+    metric: str = Field(default=RETURN_METRIC, description="a metric of the reports")
     mode: Literal["max", "min"] = Field(default="max", description="whether larger or smaller is better")
     parallel: int | None = Field(default=None, ge=1, description="runs at once; default: the launcher's choice")
     storage: str | None = Field(
@@ -69,6 +70,11 @@ class SearchSettings(Settings):
             except ConfigError as error:
                 raise ValueError(str(error)) from None
         return self
+
+    @property
+    def objective(self) -> Objective:
+        """The metric and which way is better."""
+        return Objective(self.metric, self.sign)
 
     @property
     def sign(self) -> float:

@@ -27,6 +27,9 @@ from policylab.tuning.scheduler import SCHEDULERS
 CONFIGURATIONS_PER_PARAMETER = 10
 """Fewer make importances a hint only."""
 
+VERDICT = ("optimism_gap", "optimism_gap_ci", "default", "default_confirmed", "improvement", "beats_default")
+"""What a study's document takes over from the result: selection and confirmation."""
+
 
 def show_document(run: RunDirectory) -> dict[str, Any]:
     """Return where the study of ``run`` stands: its leaders, its budget, and what was selected and confirmed.
@@ -82,7 +85,7 @@ def study_document(view: StudyView, *, best: int | None, status: str, result: Ma
         "retried": reasons.retried,
         "selected": result.get("selected"),
         "confirmed": result.get("confirmed"),
-        **{name: found.get(name) for name in ("optimism_gap", "default", "default_confirmed", "beats_default")},
+        **{name: found.get(name) for name in VERDICT},
         "confirmation": _confirmation(view),
         **{name: (view.outcome or {}).get(name) for name in ("bests", "comparable")},
     }

@@ -7,20 +7,25 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from policylab.experiments.importances import importances
 from policylab.experiments.outcome import FinishedRun, of_role
 from policylab.experiments.report.data import Estimate
-from policylab.experiments.report.study_data import Axis, Ending, Importances, Moment, StudyData, Tried, TriedRun
+from policylab.experiments.report.study_data import (
+    Axis,
+    Ending,
+    Importances,
+    Improvement,
+    Moment,
+    StudyData,
+    Tried,
+    TriedRun,
+)
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import with_default
 from policylab.experiments.standing import schedule_document, standing, standings
-from policylab.experiments.statistics import independent_difference
 from policylab.experiments.study_outcome import Outcome, read_outcome
 from policylab.files import read_lines
-from policylab.seeding import generator
 from policylab.tuning.history import History, Run, RunState, Trial
 from policylab.tuning.parameters import Categorical
 from policylab.tuning.scheduler import SCHEDULERS, Scheduler
@@ -41,8 +46,9 @@ def study_data(run: RunDirectory, runs: Sequence[FinishedRun], *, found: Mapping
     study = course(config, read_lines(run.path / "study" / "events.jsonl"), outcome=outcome)
     return dataclasses.replace(
         study,
-        optimism_gap=_optimism_gap(runs, outcome),
+        optimism_gap=_gap(found, runs, outcome=outcome),
         default_confirmed=_estimate(found["default_confirmed"]),
+        improvement=_improvement(found),
         beats_default=_estimate(found["beats_default"]),
         retried=[(one["error"], one["runs"]) for one in found.get("retried", ())],
     )
@@ -238,15 +244,21 @@ def _own_values(config: ExperimentConfig, space: Space) -> Iterator[tuple[str, A
             yield path, value
 
 
-def _optimism_gap(runs: Sequence[FinishedRun], outcome: Outcome) -> Estimate | None:
-    """Return by how much the selected value exceeds the confirmed one."""
-    tuned, confirmed = (of_role(runs, role, trial=outcome.winner) for role in ("tune", "confirm"))
-    if not tuned or not confirmed:
+def _gap(found: Mapping[str, Any], runs: Sequence[FinishedRun], *, outcome: Outcome) -> Estimate | None:
+    """Return by how much the selected value is better than the confirmed one."""
+    if found["optimism_gap"] is None:
         return None
-    first, second = (np.array([one.result.value for one in group]) for group in (tuned, confirmed))
-    gap = independent_difference(first, second, rng=generator(0, "optimism gap"))
-    low, high = (NAN if end is None else end for end in (gap.low, gap.high))
-    return Estimate(gap.value, low, high, min(len(first), len(second)))
+    n_seeds = min(len(of_role(runs, role, trial=outcome.winner)) for role in ("tune", "confirm"))
+    return _estimate({"value": found["optimism_gap"], "ci": found["optimism_gap_ci"], "n_seeds": n_seeds})
+
+
+def _improvement(found: Mapping[str, Any]) -> Improvement | None:
+    """Return by how much the winner is better than the default on the confirmation seeds."""
+    improvement = found["improvement"]
+    if improvement is None:
+        return None
+    low, high = improvement["ci"] or (NAN, NAN)
+    return Improvement(improvement["value"], low, high, improvement["probability"])
 
 
 def _estimate(interval: Mapping[str, Any] | None) -> Estimate | None:

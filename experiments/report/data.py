@@ -37,6 +37,15 @@ class Estimate:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ObjectiveValues:
+    """What a search selected by, where that is not the return: the measure in words, and its values over seeds."""
+
+    measure: str
+    selected: Estimate
+    confirmed: Estimate | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Exact:
     """The exact optimum of the environment's table, and the value of the packaged policy in it.
 
@@ -190,6 +199,7 @@ class ReportData:
         confidence: level of every interval, in (0, 1).
         selected: the winner's value on the tuning seeds; None if no run got far enough.
         confirmed: its value on the confirmation seeds; None without such seeds.
+        objective: what the search selected by, where that is not what the other values are.
         exact: None where the environment has no table.
         baselines: classical rules and random actions, best first.
         score: None where the optimum or a classical baseline is missing.
@@ -216,6 +226,7 @@ class ReportData:
     confidence: float = 0.95
     selected: Estimate | None = None
     confirmed: Estimate | None = None
+    objective: ObjectiveValues | None = None
     exact: Exact | None = None
     baselines: Sequence[BaselineValue] = ()
     score: Score | None = None

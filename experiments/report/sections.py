@@ -49,9 +49,16 @@ def warnings(data: ReportData, figures: Mapping[str, str]) -> str:
 
 def summary(data: ReportData, figures: Mapping[str, str]) -> str:
     """The headline numbers."""
-    cards = [
-        estimate_card("Selected at", data.selected, seeds="tuning", css="tune"),
-        estimate_card("Confirmed at", data.confirmed, seeds="confirmation", css="confirm"),
+    cards, what = [], ""
+    if data.objective:
+        cards = [
+            estimate_card("Selected at", data.objective.selected, seeds="tuning", css="tune"),
+            estimate_card("Confirmed at", data.objective.confirmed, seeds="confirmation", css="confirm"),
+        ]
+        what = "Return when "
+    cards += [
+        estimate_card(sentence(f"{what}selected at"), data.selected, seeds="tuning", css="tune"),
+        estimate_card(sentence(f"{what}confirmed at"), data.confirmed, seeds="confirmation", css="confirm"),
     ]
     if data.exact:
         optimum, reached = number(data.exact.optimal_return), number(data.exact.policy_return)
@@ -65,6 +72,8 @@ def summary(data: ReportData, figures: Mapping[str, str]) -> str:
         f"{sentence(data.metric)}, {data.statistic} over seeds; "
         f"brackets are {100 * data.confidence:g} % confidence intervals."
     )
+    if data.objective:
+        note = f"Selected by {data.objective.measure}. {note}"
     if data.confirmed:
         note += (
             " A configuration is selected on the tuning seeds and confirmed on fresh ones: "

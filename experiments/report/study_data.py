@@ -43,6 +43,23 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Improvement:
+    """By how much the winner is better than the default, seed by seed; positive where it is better.
+
+    Attributes:
+        value: mean over the confirmation seeds.
+        low: lower end of its confidence interval, NaN where there is none.
+        high: upper end.
+        chance: probability that the winner is better in the mean; None from one seed.
+    """
+
+    value: float
+    low: float
+    high: float
+    chance: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class TriedRun:
     """One configuration on one seed.
 
@@ -156,6 +173,7 @@ class StudyData:
         saved_by_stopping: resource left unused by runs that were not taken to a full training.
         optimism_gap: selected minus confirmed; None without confirmation.
         default_confirmed: the default on the confirmation seeds; None without confirmation.
+        improvement: of the winner over the default on the same confirmation seeds; None without confirmation.
         beats_default: probability that a run of the winner beats one of the default; None without confirmation.
         importances: None when they cannot be told.
         no_importances: why they cannot.
@@ -184,6 +202,7 @@ class StudyData:
     saved_by_stopping: int
     optimism_gap: Estimate | None = None
     default_confirmed: Estimate | None = None
+    improvement: Improvement | None = None
     beats_default: Estimate | None = None
     importances: Importances | None = None
     no_importances: str = ""

@@ -9,10 +9,11 @@ from typing import Any
 
 from policylab.experiments.report.data import Estimate, ReportData
 from policylab.experiments.report.parts import block, card, estimate_card, figure
-from policylab.experiments.report.study_data import StudyData, Tried
+from policylab.experiments.report.study_data import Improvement, StudyData, Tried
 from policylab.experiments.report.study_style import MAX_DRAWN, steps
 from policylab.experiments.report.text import (
     NOTHING,
+    chance_text,
     counted,
     escaped,
     interval,
@@ -47,22 +48,27 @@ def _gap_card(study: StudyData) -> str:
     if gap is None:
         return card("Optimism gap", NOTHING, note="no confirmation seeds")
     value, brackets = interval(gap)
-    return card("Optimism gap", value, note=f"{brackets} · selected minus confirmed")
+    return card("Optimism gap", value, note=f"{brackets} · by how much selected is better than confirmed")
 
 
 def _beats_card(study: StudyData) -> str:
-    title, beats = "Beats the default", study.beats_default
+    title, gain = "Better than the default by", study.improvement
     if study.default == study.winner:
         return card(title, NOTHING, note="the default itself was selected: nothing better was found")
-    if beats is None:
+    if gain is None:
         return card(title, NOTHING, note="no confirmation seeds")
-    return card(title, f"{100 * beats.value:.0f} %", note=_chances(beats))
+    return card(title, number(gain.value), note=_gains(gain, study.beats_default))
 
 
-def _chances(beats: Estimate) -> str:
-    """Return the interval of a probability and what it means."""
-    words = verdict(beats.low, beats.high)
-    return words if math.isnan(beats.low) else f"[{100 * beats.low:.0f} %, {100 * beats.high:.0f} %] of runs · {words}"
+def _gains(gain: Improvement, beats: Estimate | None) -> str:
+    """Return the interval of the improvement, what it means, and how often one run beats another."""
+    words = [] if math.isnan(gain.low) else [f"[{number(gain.low)}, {number(gain.high)}] on the same seeds"]
+    words.append(verdict(gain.low, gain.high))
+    if gain.chance is not None:
+        words.append(f"better in the mean with probability {chance_text(gain.chance)}")
+    if beats is not None:
+        words.append(f"one run beats one of the default in {100 * beats.value:.0f} %")
+    return " · ".join(words)
 
 
 def _budget_card(study: StudyData) -> str:

@@ -68,16 +68,27 @@ def interval(estimate: Estimate) -> tuple[str, str]:
 
 
 def verdict(low: float | None, high: float | None) -> str:
-    """Return what the interval of a probability of improvement says of the winner and the default.
+    """Return what the interval of its improvement says of the winner and the default.
 
-    >>> verdict(0.62, 0.97), verdict(0.41, 0.93)
+    >>> verdict(0.02, 0.3), verdict(-0.1, 0.3)
     ('better than the default', 'indistinguishable from the default')
     """
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "too few seeds to tell it from the default"
-    if low > 0.5:
+    if low > 0:
         return "better than the default"
-    return "worse than the default" if high < 0.5 else "indistinguishable from the default"
+    return "worse than the default" if high < 0 else "indistinguishable from the default"
+
+
+def chance_text(chance: float) -> str:
+    """Return a probability of being better, never as certain.
+
+    >>> chance_text(0.5), chance_text(0.9812), chance_text(0.99999), chance_text(0.0)
+    ('50 %', '98 %', '> 99.9 %', '< 0.1 %')
+    """
+    if chance > 0.999:
+        return "> 99.9 %"
+    return "< 0.1 %" if chance < 0.001 else f"{100 * chance:.3g} %"
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ Agarwal et al., "Deep reinforcement learning at the edge of the statistical prec
 from policylab.experiments.statistics.comparison import (
     independent_difference,
     paired_difference,
+    paired_improvement,
     probability_of_improvement,
 )
 from policylab.experiments.statistics.curves import (
@@ -51,6 +52,7 @@ __all__ = [
     "median",
     "optimality_gap",
     "paired_difference",
+    "paired_improvement",
     "performance_profile",
     "probability_of_improvement",
     "seed_warning",

@@ -6,9 +6,11 @@ Overlapping intervals of two means are no test; the interval of the difference i
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit
 
 from policylab.errors import UserError
 from policylab.experiments.statistics.estimates import bootstrap
@@ -46,6 +48,41 @@ def paired_difference(
         )
     interval = bootstrap(first - second, rng=rng, level=level, n_resamples=n_resamples)
     return interval if interval.low is None else dataclasses.replace(interval, method="paired bootstrap")
+
+
+def paired_improvement(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> tuple[Interval, float | None]:
+    """Return the mean of ``a - b`` over runs that share their seeds with its t interval, and the chance that it is > 0.
+
+    With the few seeds of a confirmation the t interval holds its level where the bootstrap's is too narrow. The chance
+    is the posterior probability under a flat prior: 97.5 % where the 95 % interval begins at 0. None of one run.
+
+    Args:
+        a: scores of one agent, shape (n_runs,).
+        b: scores of the other with the same seeds in the same order, shape (n_runs,).
+        level: confidence level, in (0, 1).
+
+    Raises:
+        UserError: the shapes differ, a score is not finite, or an argument is out of its range.
+
+    Source: Student 1908, Biometrika 6.
+
+    >>> interval, chance = paired_improvement([0.9, 0.7, 0.8], [0.6, 0.5, 0.7])
+    >>> print(interval, round(chance, 3))
+    0.2 [-0.04841, 0.4484] 0.963
+    """
+    first = finite(a, name="the first scores", n_dims=(1,))
+    second = finite(b, name="the second scores", n_dims=(1,))
+    if first.shape != second.shape:
+        raise UserError(f"paired scores must have one shape, got {first.shape} and {second.shape}")
+    checked_level(level)
+    differences, n = first - second, len(first)
+    value = float(differences.mean())
+    if n == 1:
+        return no_interval(value, level=level), None
+    error = float(differences.std(ddof=1)) / math.sqrt(n)
+    half = error * float(stdtrit(n - 1, (1 + level) / 2))
+    chance = float(stdtr(n - 1, value / error)) if error > 0 else (1 + float(np.sign(value))) / 2
+    return Interval(value, value - half, value + half, level=level, n=n, method="paired t"), chance
 
 
 def independent_difference(

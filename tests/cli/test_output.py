@@ -181,7 +181,9 @@ def document(**changes: Any) -> dict[str, Any]:
         "winner": 4, "default": 0, "n_trials": 12, "n_runs": 15, "n_failed": 2, "spent_steps": 12_000,
         "saved_by_resuming_steps": 3_000, "saved_by_stopping_steps": 5_000, "reason": "limits.trials: 12 tried",
         "configuration": {"agent.learning_rate": 0.123456, "agent.kind": "sarsa"}, "optimism_gap": 0.0312,
+        "optimism_gap_ci": [-0.01, 0.07],
         "default_confirmed": {**estimate, "value": 0.5}, "beats_default": {"value": 0.9, "ci": [0.7, 1.0]},
+        "improvement": {"value": 0.2, "ci": [0.1, 0.3], "method": "paired t", "probability": 0.995},
     }  # fmt: skip
     return {
         "name": "lake", "status": "finished", "selected": estimate, "confirmed": estimate, "exact": None,
@@ -192,23 +194,30 @@ def document(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def improved(value: float, low: float | None, high: float | None, chance: float | None) -> dict[str, Any]:
+    """What a document says of the winner against the default."""
+    ends = None if low is None else [low, high]
+    return {"improvement": {"value": value, "ci": ends, "method": "paired t", "probability": chance}}
+
+
 @pytest.mark.parametrize(
     ("changes", "lines"),
     [
         (
             {},
             [
-                "optimism gap       0.0312  selected minus confirmed",
-                "beats default      in 90% [70%, 100%] of runs: better than the default",
+                "optimism gap       0.0312 [-0.01, 0.07]  by how much selected is better than confirmed",
+                "beats default      by 0.2 [0.1, 0.3] on the same seeds: better than the default "
+                "(better with probability 99.5 %); in 90% of runs",
                 "best (trial 4)     agent.learning_rate = 0.1235",
                 "                   agent.kind = sarsa",
                 "search             12 configurations in 15 runs, 2 of them failed; limits.trials: 12 tried",
                 "search budget      12,000 steps; saved 5,000 by stopping, 3,000 by resuming",
             ],
         ),
-        ({"beats_default": {"value": 0.6, "ci": [0.4, 0.8]}}, ["indistinguishable from the default"]),
-        ({"beats_default": {"value": 0.1, "ci": [0.0, 0.3]}}, ["in 10% [0%, 30%] of runs: worse than the default"]),
-        ({"beats_default": {"value": 1.0, "ci": None}}, ["in 100% of runs: too few seeds to tell it from the default"]),
+        (improved(0.2, -0.1, 0.5, 0.9), ["by 0.2 [-0.1, 0.5] on the same seeds: indistinguishable from the default"]),
+        (improved(-0.3, -0.5, -0.1, 1e-5), ["worse than the default (better with probability < 0.1 %)"]),
+        (improved(0.2, None, None, None), ["by 0.2: too few seeds to tell it from the default; in 90% of runs"]),
         ({"winner": 0}, ["the default itself was selected: nothing better was found"]),
     ],
     ids=["better", "indistinguishable", "worse", "one seed", "the default"],
@@ -220,7 +229,7 @@ def test_the_summary_says_what_the_search_is_worth(changes: dict[str, Any], line
 
 
 def test_without_confirmation_the_summary_claims_nothing_about_the_default() -> None:
-    unconfirmed = document(optimism_gap=None, default_confirmed=None, beats_default=None)
+    unconfirmed = document(optimism_gap=None, default_confirmed=None, improvement=None, beats_default=None)
     text = summary({**unconfirmed, "confirmed": None})
     assert "default" not in text
     assert "best (trial 4)" in text

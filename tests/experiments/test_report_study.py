@@ -28,7 +28,7 @@ from policylab.experiments.report import (
 from policylab.experiments.report.figures import draw_figures
 from policylab.experiments.report.page import page as html
 from policylab.experiments.report.parameter_figures import ticks, unit
-from policylab.experiments.report.study_data import Axis, Importances, StudyData
+from policylab.experiments.report.study_data import Axis, Importances, Improvement, StudyData
 from policylab.experiments.report.study_style import value_limits
 from policylab.experiments.report.style import RAMP
 from policylab.experiments.report.text import verdict
@@ -138,6 +138,7 @@ def study_data(folder: Path, parameters: dict[str, Any] | None = None, **search:
         course(config, log.events, outcome=outcome),
         optimism_gap=Estimate(0.031, -0.02, 0.08, 5),
         default_confirmed=Estimate(0.612, 0.55, 0.68, 5),
+        improvement=Improvement(0.25, 0.11, 0.39, 0.996),
         beats_default=Estimate(0.92, 0.76, 1.0, 5),
     )
 
@@ -190,9 +191,10 @@ def test_a_search_shows_what_was_selected_confirmed_spent_and_saved(small: Study
     )
     for expected in (
         "Optimism gap",
-        "[−0.02, 0.08] · selected minus confirmed",
-        "92 %",
-        "[76 %, 100 %] of runs · better than the default",
+        "[−0.02, 0.08] · by how much selected is better than confirmed",
+        "[0.11, 0.39] on the same seeds · better than the default",
+        "better in the mean with probability 99.6 %",
+        "one run beats one of the default in 92 %",
         "Default confirmed at",
         f"{small.spent:,}",
         f"{saved} % saved",
@@ -342,8 +344,11 @@ def test_the_same_search_gives_the_same_bytes(small: StudyData, tmp_path: Path) 
 @pytest.mark.parametrize(
     "odd",
     [
-        {"optimism_gap": None, "default_confirmed": None, "beats_default": None},
-        {"beats_default": Estimate(0.5, math.nan, math.nan, 1)},
+        {"optimism_gap": None, "default_confirmed": None, "improvement": None, "beats_default": None},
+        {
+            "improvement": Improvement(0.1, math.nan, math.nan, None),
+            "beats_default": Estimate(0.5, math.nan, math.nan, 1),
+        },
         {"moments": ()},
         {"default": 0, "winner": 0},
         {"saved_by_resuming": 0, "saved_by_stopping": 0, "spent": 0},
@@ -379,9 +384,9 @@ def test_one_bad_value_does_not_flatten_the_others(small: StudyData) -> None:
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [
-        (0.6, 0.9, "better than"),
-        (0.5, 0.9, "indistinguishable from"),
-        (0.1, 0.4, "worse than"),
+        (0.1, 0.4, "better than"),
+        (0.0, 0.4, "indistinguishable from"),
+        (-0.4, -0.1, "worse than"),
         (None, None, "too few"),
     ],
 )

@@ -95,6 +95,8 @@ def summary(document: dict[str, Any]) -> str:
     rows = [["selected", _interval(document["selected"])]]
     if document["confirmed"]:
         rows.append(["confirmed", _interval(document["confirmed"])])
+    if returns := document.get("returns"):
+        rows.append(["return", _interval(returns["confirmed"] or returns["selected"])])
     if document["search"]:
         rows += _search_rows(document["search"])
     if exact:
@@ -131,7 +133,9 @@ def _search_rows(found: dict[str, Any]) -> list[list[str]]:
     """Return what a search found: how far to trust it, the winner against the default, what it cost."""
     rows = []
     if found["default_confirmed"]:
-        rows.append(["optimism gap", f"{found['optimism_gap']:.4g}  selected minus confirmed"])
+        gap, ends = found["optimism_gap"], found["optimism_gap_ci"]
+        text = f"{gap:.4g} [{ends[0]:.4g}, {ends[1]:.4g}]" if ends else f"{gap:.4g}"
+        rows.append(["optimism gap", f"{text}  by how much selected is better than confirmed"])
         rows.append(["default confirmed", _interval(found["default_confirmed"])])
         rows.append(["beats default", _against_default(found)])
     rows += _best_rows(found)
@@ -158,14 +162,15 @@ def _best_rows(found: dict[str, Any]) -> list[list[str]]:
 
 
 def _against_default(found: dict[str, Any]) -> str:
-    from policylab.experiments.report.text import verdict
+    from policylab.experiments.report.text import chance_text, verdict
 
     if found["winner"] == found["default"]:
         return "the default itself was selected: nothing better was found"
-    beats = found["beats_default"]
-    low, high = beats["ci"] or (None, None)
-    ends = f" [{low:.0%}, {high:.0%}]" if beats["ci"] else ""
-    return f"in {beats['value']:.0%}{ends} of runs: {verdict(low, high)}"
+    gain, beats = found["improvement"], found["beats_default"]
+    low, high = gain["ci"] or (None, None)
+    ends = f" [{low:.4g}, {high:.4g}] on the same seeds" if gain["ci"] else ""
+    chance = "" if gain["probability"] is None else f" (better with probability {chance_text(gain['probability'])})"
+    return f"by {gain['value']:.4g}{ends}: {verdict(low, high)}{chance}; in {beats['value']:.0%} of runs"
 
 
 def _interval(interval: dict[str, Any]) -> str:

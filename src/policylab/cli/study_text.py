@@ -112,8 +112,8 @@ def _verdict(document: Mapping[str, Any]) -> list[list[str]]:
         rows.append(
             ["confirmed", f"{estimate_text(document['confirmed'])}; optimism gap {document['optimism_gap']:.4g}"]
         )
-        default, beats = document["default_confirmed"], document["beats_default"]
-        chance = f"; the winner beats it with probability {beats['value']:.2g}{_ends(beats['ci'])}"
+        default, gain = document["default_confirmed"], document["improvement"]
+        chance = f"; the winner is better by {gain['value']:.4g}{_ends(gain['ci'])} on the same seeds"
         rows.append(
             ["default", f"{estimate_text(default)}{chance if document['default'] != best else '; it is the winner'}"]
         )
