@@ -15,6 +15,7 @@ from policylab.envs.make import make_env, resolve
 from policylab.errors import UserError
 from policylab.experiments.evaluation import evaluation_kind, exact_evaluator
 from policylab.experiments.schema import ExperimentConfig
+from policylab.experiments.search import configured, probes, raise_in_space, refusal, with_default
 from policylab.experiments.search_plan import search_plan
 from policylab.experiments.statistics import seed_warning
 
@@ -44,6 +45,7 @@ def plan(config: ExperimentConfig, *, document: Document | None = None, root: Pa
     with contextlib.closing(agent), _located(document, "evaluation"):
         kind = evaluation_kind(config.evaluation.kind, agent)
         exact = exact_evaluator(config.env, agent.policy, kind=kind) is not None
+    _check_built(config, document)
     counts = {"tune": config.seeds.tune, "confirm": config.seeds.confirm}
     search = None if config.search is None else search_plan(config, root=root)
     return {
@@ -66,6 +68,30 @@ def plan(config: ExperimentConfig, *, document: Document | None = None, root: Pa
         "warnings": [*(found.message for found in findings(config.env)), *_seed_warnings(counts)]
         + (search["advice"] if search else []),
     }
+
+
+def _check_built(config: ExperimentConfig, document: Document | None) -> None:
+    """Build the agent with every value that stands for the search space: some mistakes show only then.
+
+    Raises:
+        ConfigError: what was refused, one per line at its place.
+    """
+    if config.search is None:
+        return
+    space = with_default(config)
+
+    def fault(path: str, value: Any) -> str | None:
+        chosen = next((one for one in probes(space, path, value=value) if not refusal(config, one)), None)
+        if chosen is None:
+            return None
+        spec = configured(config, chosen).specs()[0]
+        try:
+            make_agent(spec.agent, config.env, seed=spec.seed, budget_steps=config.budget.steps).close()
+        except UserError as error:
+            return str(error).splitlines()[0]
+        return None
+
+    raise_in_space(space.check(fault), document or Document({}, {}, config.name))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
@@ -192,6 +193,11 @@ def check_search(config: ExperimentConfig, document: Document) -> None:
     space = config.search.space
     findings = space.check(lambda path, value: _fault(config, space, path=path, value=value))
     findings += () if findings else _fixed_while_training(config, config.search)
+    raise_in_space(findings, document)
+
+
+def raise_in_space(findings: Sequence[tuple[KeyPath, str]], document: Document) -> None:
+    """Raise a ConfigError with every finding at its place below search.space, if there is one."""
     if findings:
         lines = [f"{document.place(('search', 'space', *where))}: {text}" for where, text in findings]
         raise ConfigError("\n".join(dict.fromkeys(lines)))
@@ -243,8 +249,29 @@ def change_fault(agent: type[Settings], path: str) -> str | None:
 def _fault(config: ExperimentConfig, space: Space, *, path: str, value: Any) -> str | None:
     if not path.startswith("agent."):
         return f"{path}: only settings of the agent can be searched, such as agent.learning_rate"
+    faults = [refusal(config, one) for one in probes(space, path, value=value)]
+    return faults[0] if faults and None not in faults else None
+
+
+def probes(space: Space, path: str, *, value: Any) -> Iterator[dict[str, Any]]:
+    """Yield configurations that stand for ``value`` at ``path``: by itself, or beside what constraints pair it with.
+
+    An agent may compare two settings, such as a batch and its parts: a value that it refuses beside the file's own may
+    be right beside all that the space pairs it with, the ends of their ranges. Nothing where none of them keeps the
+    constraints: such a value is never tried.
+    """
+    partners = {other for constraint in space.constraints if path in constraint.paths for other in constraint.paths}
+    others = [[(other, end) for end in space.parameters[other].probes()] for other in sorted(partners - {path})]
+    for ends in itertools.product(*others):
+        fixed = {path: value, **dict(ends)}
+        if all(constraint.holds(fixed) for constraint in space.constraints):
+            yield {**_conditions(space, path), **fixed}
+
+
+def refusal(config: ExperimentConfig, configuration: Mapping[str, Any]) -> str | None:
+    """Return why the experiment does not take a configuration, or None."""
     try:
-        configured(config, {**_conditions(space, path), path: value})
+        configured(config, configuration)
     except ConfigError as error:
         return str(error).splitlines()[0].removeprefix(f"{config.name}: ")
     return None

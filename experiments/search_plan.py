@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from policylab.experiments.schema import ExperimentConfig
-from policylab.experiments.search import SearchSettings, with_default
+from policylab.experiments.search import SearchSettings, refusal, with_default
 from policylab.experiments.study import warm_start_of
 from policylab.experiments.study_view import ONE_SEED
 from policylab.seeding import generator
@@ -22,6 +24,9 @@ from policylab.tuning.scheduler import SCHEDULERS
 from policylab.tuning.searcher import SEARCHERS
 from policylab.tuning.space import Space
 from policylab.tuning.study import Study
+
+N_PROBES = 64
+"""Configurations that are drawn to see whether the agent takes them."""
 
 REHEARSAL_S = 3.0
 """A rehearsal that takes longer is left out."""
@@ -65,8 +70,20 @@ def search_plan(config: ExperimentConfig, *, root: Path) -> dict[str, Any]:
         "advice": advise(
             space, searcher=search.searcher.kind, scheduler=search.scheduler, horizon=horizon, parallel=parallel
         )
+        + _refused_draws(config, space)
         + _about_parents(config, search, space=space, root=root),
     }
+
+
+def _refused_draws(config: ExperimentConfig, space: Space) -> list[str]:
+    """Return what to say where the agent does not take some combinations that the space holds."""
+    drawn = [space.from_unit(point) for point in space.sample_points(N_PROBES, np.random.default_rng(0))]
+    reasons = [text for one in drawn if (text := refusal(config, one))]
+    if not reasons:
+        return []
+    share = f"{len(reasons)} of {len(drawn)} configurations drawn from the search space"
+    remedy = "such trials fail: add what must hold to search.space.constraints"
+    return [f"the agent does not take {share} ({reasons[0]}); {remedy}"]
 
 
 def _about_parents(config: ExperimentConfig, search: SearchSettings, *, space: Space, root: Path) -> list[str]:
