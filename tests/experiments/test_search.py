@@ -1,11 +1,20 @@
 """The search section: what it accepts, where it puts its mistakes, what a configuration makes of an experiment."""
 
+import re
+
 import numpy as np
 import pytest
 import yaml
 
 from policylab.errors import ConfigError, RunDirectoryError
-from policylab.experiments.schema import ExperimentConfig, load_experiment, shipped_configs
+from policylab.experiments.plan import plan
+from policylab.experiments.schema import (
+    ExperimentConfig,
+    load_experiment,
+    parse_experiment,
+    read_experiment,
+    shipped_configs,
+)
 from policylab.experiments.search import configured, own_configuration, with_default
 
 EXPERIMENT = {
@@ -163,3 +172,57 @@ def test_runs_are_handed_out_ahead_where_no_decision_waits_for_a_result(search, 
     config = ExperimentConfig.model_validate({**EXPERIMENT, "search": held, "launcher": {**launcher, "workers": 2}})
     assert config.search.places(config) == places
     assert config.search.capacity(config) == capacity
+
+
+# --- spaces of which values go together
+
+PPO = {
+    "name": "batches",
+    "env": {"id": "CartPole-v1"},
+    "agent": {"kind": "rllib", "algorithm": "PPO"},
+    "budget": {"steps": 10_000},
+    "search": {
+        "space": {
+            "parameters": {
+                "agent.batch_size": {"kind": "integer", "low": 64, "high": 8192},
+                "agent.minibatch_size": {"kind": "integer", "low": 32, "high": 8192},
+            },
+            "constraints": [{"left": "agent.minibatch_size", "op": "<=", "right": "agent.batch_size"}],
+        },
+        "limits": {"trials": 40},
+    },
+}
+
+
+def ppo(tmp_path, *, agent=None, **space):
+    settings = {**PPO["search"], "space": {**PPO["search"]["space"], **space}}
+    path = tmp_path / "ppo.yaml"
+    path.write_text(yaml.safe_dump({**PPO, "agent": {**PPO["agent"], **(agent or {})}, "search": settings}))
+    return str(path)
+
+
+def test_values_are_checked_beside_what_constraints_pair_them_with(tmp_path):
+    """A minibatch of 8192 is more than the file's own batch, but never tried beside it."""
+    assert load_experiment(ppo(tmp_path)).search.space.constraints
+    wrong = [{"left": "agent.minibatch_size", "op": ">", "right": "agent.batch_size"}]
+    with pytest.raises(ConfigError, match=r"ppo.yaml:\d+:\d+: agent: `minibatch_size` 8192 is larger than the batch"):
+        load_experiment(ppo(tmp_path, constraints=wrong))
+
+
+def test_a_plan_says_how_much_of_the_space_the_agent_refuses(tmp_path):
+    pytest.importorskip("ray.rllib")
+    config = load_experiment(ppo(tmp_path, constraints=[], agent={"batch_size": 8192}))
+    (advice,) = [text for text in plan(config, root=tmp_path)["warnings"] if "does not take" in text]
+    assert re.search(
+        r"does not take \d+ of 64 configurations drawn .*`minibatch_size` \d+ is larger.*constraints", advice
+    )
+    kept = load_experiment(ppo(tmp_path))
+    assert not [text for text in plan(kept, root=tmp_path)["warnings"] if "does not take" in text]
+
+
+def test_what_only_the_algorithm_knows_is_refused_at_its_place_before_anything_trains(tmp_path):
+    pytest.importorskip("ray.rllib")
+    parameters = {"agent.overrides.lamda": {"kind": "continuous", "low": 0.8, "high": 1.0}}
+    read = read_experiment(ppo(tmp_path, parameters=parameters, constraints=[]))
+    with pytest.raises(ConfigError, match=r"ppo.yaml:\d+:\d+: agent.overrides.lamda: .* did you mean 'lambda_'\?"):
+        plan(parse_experiment(read), document=read, root=tmp_path)
