@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from policylab.config import Settings
-from policylab.tuning.history import History
+from policylab.tuning.history import History, RunState, Trial
 
 
 class NotImproving(Settings):
@@ -19,7 +19,7 @@ class NotImproving(Settings):
     guide for any, so the threshold is a parameter.
     """
 
-    trials: int = Field(ge=3, description="finished trials in a row without improvement")
+    trials: int = Field(ge=3, description="trials in a row that ended, in full or given up, without improvement")
     threshold: float = Field(default=0.01, ge=0.0, description="relative improvement that counts; 0 counts any")
 
 
@@ -31,7 +31,7 @@ class Convergence(Settings):
     (Jones et al. 1998, equation 15), which bounds that of all together, must be below the threshold.
     """
 
-    trials: int = Field(default=10, ge=3, description="last finished trials that speak for those to come")
+    trials: int = Field(default=10, ge=3, description="last trials that ended, which speak for those to come")
     threshold: float = Field(default=0.01, gt=0.0, description="expected relative improvement that is worth going on")
 
 
@@ -100,9 +100,9 @@ class Limits(Settings):
             return f"limits.failures: {history.failures} runs in a row failed"
         if not self.need_values:
             return None
-        means = _finished(history)
-        if self.target is not None and means and max(means) >= self.target:
-            return f"limits.target: {max(means):g} reached {self.target:g}"
+        if self.target is not None and (best := max(_means(history), default=-math.inf)) >= self.target:
+            return f"limits.target: {best:g} reached {self.target:g}"
+        means = _means(history, given_up=True)
         if self.not_improving is not None and _stalled(means, self.not_improving):
             return f"limits.not_improving: no improvement in {self.not_improving.trials} trials"
         if self.convergence is not None and _converged(means, self.convergence):
@@ -110,19 +110,26 @@ class Limits(Settings):
         return None
 
 
-def _finished(history: History) -> list[float]:
+def _means(history: History, *, given_up: bool = False) -> list[float]:
     """Return the mean of each trial that was trained in full on a seed, in the order in which they first were.
 
-    A mean that is no number is the worst.
+    A mean that is no number is the worst. With ``given_up`` also what stopped trials last reported: where few are
+    trained in full, the others are what shows that none improves.
     """
     last = {(trial, seed): place for place, (trial, seed) in enumerate(history.reported)}
     found = []
     for trial in history.trials.values():
         values = trial.values_at(history.max_resource)
+        if not values and given_up and _given_up(trial):
+            values = {seed: run.value for seed, run in trial.runs.items() if run.curve}
         if values:
             mean = sum(values.values()) / len(values)
             found.append((min(last[trial.id, seed] for seed in values), -math.inf if math.isnan(mean) else mean))
     return [mean for _, mean in sorted(found)]
+
+
+def _given_up(trial: Trial) -> bool:
+    return trial.stopped is not None or all(run.state is RunState.STOPPED for run in trial.runs.values())
 
 
 def _stalled(means: list[float], rule: NotImproving) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from policylab.tuning import History, Limits, Task, tune
-from policylab.tuning.decisions import Start
+from policylab.tuning.decisions import Start, Stop
 from policylab.tuning.landscape import LandscapeBackend, RowSearcher
 from policylab.tuning.log import EventLog
 from policylab.tuning.scheduler import Horizon
@@ -100,6 +100,35 @@ def test_trials_count_in_the_order_in_which_they_finished() -> None:
     assert met(values, not_improving={"trials": 3}, order=[0, 2, 3, 1]) == ""
     assert met(values, not_improving={"trials": 3}, order=[0, 2, 3, 1, 4]) == ""
     assert met(values, not_improving={"trials": 3}) != ""
+
+
+@pytest.mark.parametrize("rule", [{"not_improving": {"trials": 5}}, {"convergence": {"trials": 5}}])
+def test_trials_that_were_given_up_count_too(rule: dict[str, Any]) -> None:
+    """A flat objective of which the median rule stops nearly all: what ended is told from trained in full."""
+
+    tasks: list[float] = []
+    full: set[float] = set()
+
+    def flat(task: Task) -> Iterator[tuple[int, float]]:
+        tasks.append(task.configuration["x"])
+        for step in range(task.resource + 1, task.until + 1):
+            yield step, 1.1 if task.configuration["x"] == tasks[0] else 1.0
+        full.update([task.configuration["x"]] if task.until == 10 else [])
+
+    scheduler = {"kind": "median", "grace": 0, "min_trials": 1}
+    found = tune(flat, SPACE, searcher="random", scheduler=scheduler, max_resource=10, limits={"trials": 60, **rule})
+    assert found.reason.startswith(f"limits.{next(iter(rule))}")
+    assert len(found.trials) <= 8
+    assert full == {tasks[0]}, "one was trained in full"
+
+
+def test_a_target_is_met_by_full_trainings_only() -> None:
+    history = History(max_resource=2)
+    for trial in range(2):
+        history.decide(Start(trial, {}, 0, 2, "new"))
+        history.report(trial, 0, resource=1, value=9.0)
+    history.decide(Stop(0, None, "below the median"))
+    assert Limits(target=5.0).met(history, elapsed_s=0.0) is None
 
 
 def test_a_search_converges_when_the_values_to_come_promise_nothing() -> None:
