@@ -4,7 +4,7 @@
 |---|---|
 | run.json | identity and status: see `RunManifest` |
 | config.yaml | the resolved configuration, valid input for `policylab run` |
-| sessions.jsonl | seconds of each call of run or resume |
+| sessions.jsonl | seconds of all calls of run and resume |
 | failures.jsonl | attempts that failed outside of a study, if there are any: see `policylab.experiments.failures` |
 | trials/TTTT/ROLE-NNN/ | one run each: see `policylab.runspec` |
 | baselines.jsonl | classical baselines of the environment: see `policylab.experiments.baselines` |
@@ -31,10 +31,12 @@ from policylab.config import Settings
 from policylab.envs.make import resolve
 from policylab.errors import RunDirectoryError, StorageError
 from policylab.experiments.schema import ExperimentConfig, load_file
-from policylab.files import append_line, read_lines, write_atomic
+from policylab.files import write_atomic
 from policylab.runspec import RunSpec, place_spec, read_model
+from policylab.session_clock import SessionClock, elapsed_s
 
 N_WRITERS = 16
+SESSIONS = "sessions.jsonl"
 Status = Literal["running", "finished", "interrupted", "failed"]
 
 
@@ -85,13 +87,13 @@ class RunDirectory:
         manifest = self.manifest.model_copy(update={"status": status, "error": error})
         write_atomic(self.path / "run.json", manifest.model_dump_json(indent=1) + "\n")
 
-    def record_session(self, wall_s: float) -> None:
-        """Add the elapsed seconds of one call of run or resume."""
-        append_line(self.path / "sessions.jsonl", {"wall_s": round(wall_s, 3)})
+    def clock(self) -> SessionClock:
+        """Return the clock of a call of run or resume, which begins now."""
+        return SessionClock(self.path / SESSIONS)
 
     def elapsed_s(self) -> float:
-        """Return the elapsed seconds of all sessions; one that was killed has left none."""
-        return float(sum(session["wall_s"] for session in read_lines(self.path / "sessions.jsonl")))
+        """Return the seconds of all calls of run and resume; one that was killed lacks its last few."""
+        return elapsed_s(self.path / SESSIONS)
 
     def folders(self, specs: Sequence[RunSpec]) -> list[Path]:
         """Return the `folder` of each run; the disk is waited for by many threads."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,11 +83,8 @@ def _train(run: RunDirectory, observer: Observer) -> None:
     if config.search is not None:
         outcome = search(run, observe=observer.study)
         specs = confirmation(config, outcome=outcome, history=read_history(run))
-    started = time.monotonic()
-    try:
-        _launch(run, specs, observe=observer.runs)
-    finally:
-        run.record_session(time.monotonic() - started)
+    with run.clock() as clock:
+        _launch(run, specs, observe=clock.ticking(observer.runs))
 
 
 def _launch(run: RunDirectory, specs: Sequence[RunSpec], *, observe: Callable[[Sequence[Progress]], None]) -> None:
@@ -105,7 +101,7 @@ def _launch(run: RunDirectory, specs: Sequence[RunSpec], *, observe: Callable[[S
         finally:  # an interrupt leaves behind what was tried again
             known = zip(waiting, map(launcher.poll, handles), strict=True)
             record_failures(run.path, {folder.relative_to(run.path).as_posix(): one for folder, one in known})
-    _raise_failures(waiting, progress)
+    _raise_failures(run, waiting, progress=progress)
 
 
 def _watch(
@@ -120,9 +116,15 @@ def _watch(
         launcher.wait(timeout_s=POLL_S)
 
 
-def _raise_failures(folders: Sequence[Path], progress: Sequence[Progress]) -> None:
+def _raise_failures(run: RunDirectory, folders: Sequence[Path], *, progress: Sequence[Progress]) -> None:
     failed = [(folder, one) for folder, one in zip(folders, progress, strict=True) if one.error is not None]
     if failed:
         folder, first = failed[0]
         kind = UserError if first.user_error else RunError
-        raise kind(f"{len(failed)} of {len(folders)} runs failed; {folder.parent.name}/{folder.name}: {first.error}")
+        text = f"{len(failed)} of {len(folders)} runs failed; {folder.parent.name}/{folder.name}: {first.error}"
+        if run.config.search is not None:  # a mean without the seeds that failed would be of the lucky ones
+            text += (
+                f"; the search is over, `policylab study best {run.path}` prints its winner; "
+                f"`policylab resume {run.path}` tries again what failed to confirm it"
+            )
+        raise kind(text)

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -183,11 +182,8 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
             max_resource=config.budget.steps,
             seed=config.seeds.root,
         )
-        started = time.monotonic()
-        try:
-            reason = study.run(elapsed_s=run.elapsed_s(), observe=observe)
-        finally:
-            run.record_session(time.monotonic() - started)
+        with run.clock() as clock:
+            reason = study.run(elapsed_s=clock.earlier_s, observe=clock.ticking(observe))
     best = scheduler.best(study.history)
     outcome = study_outcome(study.history, winner=best, reason=reason, own=space.default)
     if isinstance(searcher, WarmStartedSearcher):

@@ -121,7 +121,7 @@ def _means(history: History, *, given_up: bool = False) -> list[float]:
     for trial in history.trials.values():
         values = trial.values_at(history.max_resource)
         if not values and given_up and _given_up(trial):
-            values = {seed: run.value for seed, run in trial.runs.items() if run.curve}
+            values = {seed: run.value for seed, run in trial.runs.items() if run.value is not None}
         if values:
             mean = sum(values.values()) / len(values)
             found.append((min(last[trial.id, seed] for seed in values), -math.inf if math.isnan(mean) else mean))

@@ -4,22 +4,22 @@
 |---|---|
 | events.jsonl | the event log: see `policylab.tuning.log` |
 | checkpoints/ | one folder per (trial, seed), the objective's own |
-| sessions.jsonl | seconds of each session, for the wall-clock limit |
+| sessions.jsonl | seconds of all sessions, for the wall-clock limit |
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from policylab.config import Document, Settings, validate
 from policylab.errors import ConfigError
-from policylab.files import append_line, drop_torn_tail, locked, read_lines
+from policylab.files import locked
 from policylab.registry import Registry
+from policylab.session_clock import SessionClock
 from policylab.tuning.backend import Objective, Task
 from policylab.tuning.execution import Execution
 from policylab.tuning.history import History
@@ -118,8 +118,8 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
             max_resource=max_resource,
             seed=seed,
         )
-        with _session(place / "sessions.jsonl") as elapsed_s:
-            reason = study.run(elapsed_s=elapsed_s, observe=observe)
+        with SessionClock(place / "sessions.jsonl") as clock:
+            reason = study.run(elapsed_s=clock.earlier_s, observe=clock.ticking(observe))
     return study_result(study.history, reason=reason, selected=decider.best(study.history), sign=sign)
 
 
@@ -200,14 +200,3 @@ def _opened(folder: Path | str | None) -> Iterator[Path]:
         return
     with locked(Path(folder) / ".lock", wait_s=LOCK_S):
         yield Path(folder)
-
-
-@contextlib.contextmanager
-def _session(path: Path) -> Iterator[float]:
-    """Yield the seconds of earlier sessions, and record those of this one however it ends."""
-    started = time.monotonic()
-    try:
-        yield sum(session["elapsed_s"] for session in read_lines(path))
-    finally:
-        drop_torn_tail(path)
-        append_line(path, {"elapsed_s": time.monotonic() - started})
