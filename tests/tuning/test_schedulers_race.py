@@ -16,18 +16,27 @@ from policylab.tuning.history import History
 from policylab.tuning.landscape import LandscapeBackend, landscape_study
 from policylab.tuning.log import EventLog
 from policylab.tuning.scheduler import Horizon
+from policylab.tuning.schedulers.beliefs import COMMON_SHARES, SEED_SHARES, believe
 from policylab.tuning.schedulers.race import Race, RaceSettings
 from policylab.tuning.schedulers.rungs import Ladder
-from policylab.tuning.schedulers.scores import Belief, believe, best_agreement, normal_scores, standing
+from policylab.tuning.schedulers.scores import best_agreement, normal_scores, standing
 
 FULL = 10
 
 
-def noisy(seed: int, *, n: int = 200, share: float = 0.3, n_seeds: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Return curves whose end has a ``share`` of seed noise in its variance, and the true end values."""
-    rng = np.random.default_rng(seed)
+def noisy(seed: int, *, share: float = 0.3, common: float = 0.0, n_seeds: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Return curves of 200 configurations, and their true end values.
+
+    Args:
+        seed: of the generator.
+        share: of the seeds in the variance at the end.
+        common: share of that which a seed does to all alike.
+        n_seeds: seeds of each.
+    """
+    rng, n = np.random.default_rng(seed), 200
     true = rng.standard_normal(n) * math.sqrt(1 - share)
-    luck = rng.standard_normal((n, n_seeds)) * math.sqrt(share)
+    luck = rng.standard_normal((n, n_seeds)) * math.sqrt(share * (1 - common))
+    luck += rng.standard_normal(n_seeds) * math.sqrt(share * common) if common else 0.0
     growth = 1 - np.exp(-np.arange(1, FULL + 1)[None, :] * rng.uniform(0.2, 1.0, (n, 1)))
     wobble = 0.1 * rng.standard_normal((n, n_seeds, FULL))
     return (true[:, None] + luck)[:, :, None] * growth[:, None, :] + wobble, true
@@ -64,11 +73,20 @@ def test_a_result_is_the_mean_of_the_tail() -> None:
 def test_a_run_that_still_climbs_stands_where_it_is() -> None:
     taxi = [-277.49, -200, -200, -198.57, -186.51, -138.26, -48.96, -0.95, 6.57, 7.93]  # late, but to the optimum
     assert standing(dict(enumerate(taxi, start=1)), until=10, window=0.3) == 7.93
-    with_a_fall = dict(enumerate([0.0, 10.0, 4.0, 9.0, 10.0, 10.0, 9.0, 9.0, 10.0, 30.0], start=1))
-    # Falls of 6, 1 and 1 in nine changes: a variance of 38 / 9, and three standard errors of the mean of three 5.03.
+    with_a_fall = dict(enumerate([0.0, 10.0, 9.0, 9.0, 12.0, 6.0, 9.0, 9.0, 10.0, 30.0], start=1))
+    # A fall of 6 in the five changes of the second half: a variance of 36 / 5, and three standard errors of the mean of
+    # three 6.57.
     assert standing(with_a_fall, until=10, window=0.3) == 30.0
-    with_a_fall[10] = 16.9
-    assert standing(with_a_fall, until=10, window=0.3) == pytest.approx((9 + 10 + 16.9) / 3)
+    with_a_fall[10] = 19.0
+    assert standing(with_a_fall, until=10, window=0.3) == pytest.approx((9 + 10 + 19) / 3)
+
+
+def test_noise_of_the_exploration_does_not_hold_a_learner_back() -> None:
+    """Two runs of Taxi to one end: the earlier learner stood below the later one, for falls long ago."""
+    early = [-400.0, -210.0, -390.0, -220.0, -150.0, -60.0, 2.0, 6.5, 7.9, 7.9]
+    late = [-400.0, -390.0, -380.0, -300.0, -200.0, -150.0, -90.0, 0.4, 5.8, 7.9]
+    stood = [standing(dict(enumerate(curve, start=1)), until=10, window=0.3) for curve in (early, late)]
+    assert stood == [pytest.approx(7.9), pytest.approx(7.9)]
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=20))
@@ -98,29 +116,104 @@ def test_agreement_corrects_for_the_choice_of_the_promoted() -> None:
     assert best_agreement(np.zeros(9), high[:9], spread=1.0) == 1.0, "what cannot be judged is kept"
 
 
-def test_beliefs_shrink_towards_the_common_mean_and_sharpen_with_seeds() -> None:
-    belief = believe([[9.0], [5.0, 5.0, 6.0, 5.0], [1.0, 2.0, 1.0]])
-    assert belief.variance[0] > belief.variance[2] > belief.variance[1]
+GAPS = np.array([[9.0, 8.0, np.nan], [5.0, np.nan, np.nan], [1.0, 7.0, 6.0], [4.0, np.nan, 2.0], [6.0, 3.0, np.nan]])
+"""Results of five finalists on three seeds, not all of them seen."""
+
+
+def mixed_models(results: np.ndarray) -> list[tuple[float, np.ndarray, np.ndarray, float]]:
+    """Return (likelihood, means, covariance, scale) of each pair of shares by the textbook's dense matrices.
+
+    Generalised least squares of one mean; Searle, Casella and McCulloch, Variance Components, 1992, chapter 7.
+    """
+    who, seed = np.nonzero(~np.isnan(results))
+    scores, n = normal_scores(results[who, seed]), len(who)
+    found = []
+    for share in SEED_SHARES:
+        for common, weight in COMMON_SHARES.items():
+            between, alike, rest = 1 - share, share * common, share * (1 - common)
+            covariance = between * (who[:, None] == who) + alike * (seed[:, None] == seed) + rest * np.eye(n)
+            inverse, ones = np.linalg.inv(covariance), np.ones(n)
+            information = ones @ inverse @ ones
+            residual = scores - (ones @ inverse @ scores) / information
+            square = residual @ inverse @ residual
+            with_true = between * (np.arange(len(results))[:, None] == who)
+            lost = with_true @ inverse @ ones
+            posterior = between * np.eye(len(results)) - with_true @ inverse @ with_true.T
+            posterior += np.outer(lost, lost) / information
+            likelihood = math.log(weight) - np.linalg.slogdet(covariance)[1] / 2 - math.log(information) / 2
+            likelihood -= (n - 1) / 2 * math.log(square)
+            found.append((likelihood, with_true @ inverse @ residual, posterior, square / (n - 1)))
+    return found
+
+
+def test_beliefs_are_those_of_the_mixed_model_averaged_over_the_variances() -> None:
+    models = mixed_models(GAPS)
+    likelihoods = np.array([model[0] for model in models])
+    chances = np.exp(likelihoods - likelihoods.max()) / np.exp(likelihoods - likelihoods.max()).sum()
+    belief = believe(GAPS)
+    assert belief.chances == pytest.approx(chances)
+    assert belief.mean == pytest.approx(sum(c * model[1] for c, model in zip(chances, models, strict=True)))
+    beats = np.zeros(len(GAPS))
+    for chance, (_, mean, covariance, scale) in zip(chances, models, strict=True):
+        for i in (0, 1, 3, 4):
+            variance = covariance[i, i] + covariance[2, 2] - 2 * covariance[i, 2]
+            freedom = int((~np.isnan(GAPS)).sum()) - 1
+            beats[i] += chance * stats.t.cdf((mean[i] - mean[2]) / math.sqrt(variance * scale), freedom)
+    beats[2] = 0.5
+    assert belief.chance_to_beat(2) == pytest.approx(beats)
+
+
+def test_beliefs_shrink_towards_the_common_mean() -> None:
+    results = np.array([[9.0] + [np.nan] * 3, [5.0, 5.0, 6.0, 5.0], [1.0, 2.0, 1.0, np.nan]])
+    belief = believe(results)
     assert belief.mean[0] > belief.mean[1] > belief.mean[2]
-    raw = normal_scores([9.0, 5.0, 5.0, 6.0, 5.0, 1.0, 2.0, 1.0])
-    assert abs(belief.mean[0]) < abs(raw[0])
+    assert abs(belief.mean[0]) < abs(normal_scores(results[~np.isnan(results)])[0])
     chances = belief.chance_to_beat(0)
     assert chances[0] == 0.5
     assert chances[1] > chances[2]
 
 
+def test_an_easy_seed_is_no_merit() -> None:
+    """Two finalists saw an easy seed that does the same to all; compared seed by seed the third is better."""
+    results = np.array(
+        [
+            [0.0, 10.0, np.nan],
+            [0.1, 10.1, np.nan],
+            [1.0, np.nan, np.nan],
+            [-1.0, 9.0, np.nan],
+            [-2.0, 8.0, np.nan],
+            [-3.0, 7.0, np.nan],
+        ]
+    )
+    belief = believe(results)
+    assert belief.mean.argmax() == 2
+    assert belief.chance_to_beat(2)[0] < 0.3
+
+
 def test_the_knowledge_gradient_is_the_expected_rise_of_the_best_mean() -> None:
-    belief = Belief(mean=np.array([1.0, 0.6, -1.0]), variance=np.array([0.5, 0.8, 0.3]), noise=0.7)
-    rng = np.random.default_rng(0)
-    gain = belief.knowledge_gradient(np.zeros(3))
-    for i in range(3):
-        truth = rng.normal(belief.mean[i], math.sqrt(belief.variance[i]), 400_000)
-        seen = truth + rng.normal(0, math.sqrt(belief.noise), len(truth))
-        weight = belief.variance[i] / (belief.variance[i] + belief.noise)
-        updated = belief.mean[i] + weight * (seen - belief.mean[i])
-        others = max(mean for j, mean in enumerate(belief.mean) if j != i)
-        assert gain[i] == pytest.approx(np.maximum(updated, others).mean() - belief.mean.max(), abs=2e-3)
-    assert (belief.knowledge_gradient(np.ones(3)) < gain).all(), "a seed under way leaves less to learn"
+    """By simulation with the dense model: the next result of each is drawn, the beliefs are worked out anew."""
+    results = np.array([[2.0, 1.5, np.nan], [1.4, np.nan, np.nan]])  # two: then the best rival is the only one
+    belief = believe(results)
+    pending = np.zeros(results.shape, dtype=bool)
+    gain = belief.knowledge_gradient(pending)
+    models, rng, expected = mixed_models(results), np.random.default_rng(0), np.zeros(2)
+    pairs = [(share, common) for share in SEED_SHARES for common in COMMON_SHARES]
+    who, seed = np.nonzero(~np.isnan(results))
+    for chance, model, (share, common) in zip(belief.chances, models, pairs, strict=True):
+        for i, next_seed in enumerate((2, 1)):
+            everyone, seeds = np.append(who, i), np.append(seed, next_seed)
+            known = (1 - share) * (everyone[:, None] == everyone) + share * common * (seeds[:, None] == seeds)
+            known += share * (1 - common) * np.eye(len(everyone)) + 1e6  # a flat prior of the mean
+            true = (1 - share) * (np.arange(2)[:, None] == everyone)
+            weights = np.linalg.solve(known[:-1, :-1], known[:-1, -1])
+            slope = (true[:, -1] - true[:, :-1] @ weights) / (known[-1, -1] - known[-1, :-1] @ weights)
+            deviation = math.sqrt((known[-1, -1] - known[-1, :-1] @ weights) * model[3])
+            updated = model[1] + slope * rng.normal(0, deviation, (200_000, 1))
+            expected[i] += chance * (updated.max(axis=1).mean() - model[1].max())
+    assert gain == pytest.approx(expected, abs=2e-3)
+    pending[1, 1] = True
+    assert belief.knowledge_gradient(pending)[1] < gain[1], "a seed under way leaves less to learn"
+    assert belief.knowledge_gradient(np.ones_like(pending)).tolist() == [0.0, 0.0], "no seed is left"
 
 
 def test_a_ladder_prices_what_is_missing() -> None:
@@ -173,6 +266,25 @@ def test_a_lucky_seed_is_found_out() -> None:
     assert scheduler.best(history) not in (None, 4)
 
 
+@pytest.mark.parametrize(("share", "common"), [(0.1, 0.0), (0.3, 0.0), (0.6, 0.0), (0.8, 0.0), (0.8, 0.9)])
+def test_hardly_anyone_is_dropped_who_is_better(share: float, common: float) -> None:
+    """Over 40 studies with seeds of any weight: at a nominal 1 % few of those dropped were better than the leader."""
+    n_wrong, n_dropped, n_best = 0, 0, 0
+    for seed in range(40):
+        values, true = noisy(seed, share=share, common=common)
+        _, history, log = race(values, budget=64)
+        ends = [trial.id for trial in history.trials.values() if trial.runs[0].resource == FULL]
+        best = max(ends, key=lambda trial: true[trial])
+        for event in log.events:
+            if event["event"] == "stop":
+                leader = int(event["reason"].rsplit(" ", 1)[1])
+                n_dropped += 1
+                n_wrong += bool(true[event["trial"]] > true[leader])
+                n_best += event["trial"] == best
+    assert n_wrong <= 3 + 0.02 * n_dropped
+    assert n_best <= 3
+
+
 def test_who_has_no_chance_is_dropped_and_told_why() -> None:
     values, _ = noisy(3, share=0.02)
     _, history, log = race(values, budget=64, drop=0.05)
@@ -185,10 +297,11 @@ def test_who_has_no_chance_is_dropped_and_told_why() -> None:
     assert all(history.trials[stop["trial"]].runs[0].resource == FULL for stop in stops)
 
 
-def test_the_guard_raises_a_rung_that_ranks_unlike_the_next() -> None:
+def test_the_guard_raises_a_rung_that_ranks_unlike_the_end() -> None:
     values, _ = noisy(1)
-    misleading = values.copy()
+    misleading, late = values.copy(), values.copy()
     misleading[:, :, :4] *= -1
+    late[:, :, :9] *= -1
 
     def starts(curves: np.ndarray, **chosen: float) -> list[int]:
         _, _, log = race(curves, budget=60, **chosen)
@@ -197,6 +310,7 @@ def test_the_guard_raises_a_rung_that_ranks_unlike_the_next() -> None:
     assert set(starts(values)) == {2}
     assert set(starts(misleading)) == {2, 5}
     assert set(starts(misleading, guard=-1.0)) == {2}
+    assert set(starts(late, window=0.1)) == {2, 10}, "both rungs agree with each other, but not with the end"
     _, history, _ = race(misleading, budget=60)
     assert history.spent <= 60 * FULL
 

@@ -4,7 +4,7 @@
    its checkpoint to the next (successive halving, Jamieson and Talwalkar 2016).
 2. *Race*: whoever reached the end gets more seeds, one at a time, where one more is expected to change the choice most
    (knowledge gradient); who has hardly a chance to beat the leader is dropped.
-3. *Guard*: a lowest rung that ranks configurations unlike the next is no longer used.
+3. *Guard*: rungs that rank configurations unlike the end are no longer used.
 
 A result is the mean of a curve's tail, or of less of it while the run still climbs, and results are compared by their
 normal scores. The winner is the finalist with the highest posterior mean, not the one with the highest value:
@@ -27,9 +27,10 @@ from policylab.errors import ConfigError
 from policylab.tuning.decisions import AddSeed, Decision, Resume, Start, Stop
 from policylab.tuning.history import History, RunState, Trial
 from policylab.tuning.scheduler import Horizon, Propose
+from policylab.tuning.schedulers.beliefs import Belief, Flags, believe
 from policylab.tuning.schedulers.evidence import affordable, check_budget, committed, leader
 from policylab.tuning.schedulers.rungs import Ladder
-from policylab.tuning.schedulers.scores import Belief, believe, best_agreement, normal_scores, standing
+from policylab.tuning.schedulers.scores import best_agreement, normal_scores, standing
 
 SEED = 0
 """The seed of the search; the race adds 1, 2, ... to everyone in this order, so that rivals share seeds."""
@@ -55,7 +56,7 @@ class RaceSettings(Settings):
         description="share of a curve, from its end, whose mean is the result, or less if it climbs",
     )
     generations: int = Field(default=8, ge=1, description="how often promotion catches up while the search goes on")
-    guard: float = Field(default=0.3, ge=-1, le=1, description="a rung surely less correlated with the next is dropped")
+    guard: float = Field(default=0.3, ge=-1, le=1, description="a rung surely less correlated with the end is dropped")
     drop: float = Field(default=0.01, ge=0, lt=0.5, description="chance to beat the leader below which one is dropped")
 
     @field_validator("rungs")
@@ -83,7 +84,7 @@ class Race:
         self._search_budget = max(full, int(budget * (1 - share)))
         # What a run had reached at a level never changes: it is computed once per history, and so is what follows.
         self._results: WeakKeyDictionary[History, dict[tuple[int, int, int], float]] = WeakKeyDictionary()
-        self._verdicts: WeakKeyDictionary[History, dict[tuple[int, int, int], bool]] = WeakKeyDictionary()
+        self._agreements: WeakKeyDictionary[History, dict[tuple[int, int, int], float]] = WeakKeyDictionary()
 
     @classmethod
     def make(cls, settings: RaceSettings, horizon: Horizon) -> Race:
@@ -170,30 +171,34 @@ class Race:
         return known[key]
 
     def _base(self, history: History) -> int:
-        """Return the lowest rung in use: the first that may rank like the one above it.
+        """Return the lowest rung in use: the first that may rank like the end.
 
-        The next rung and not the end is what it is held against: who is there was chosen by this rung alone, so that
-        the correction for that choice is exact, and its results come early.
+        Each rung is held against the next: who is there was chosen by this rung alone, so that the correction for that
+        choice is exact, and its results come early. The bounds multiply up to the end: what a rung says of the end it
+        says by what it says of the rungs between.
         """
-        base = 0
-        while base < len(self._ladder.levels) - 2 and self._misleads(history, base):
-            base += 1
+        base, agreement = len(self._ladder.levels) - 1, 1.0
+        for rung in reversed(range(base)):
+            agreement *= self._agreement(history, rung)
+            if agreement < self._settings.guard:
+                break
+            base = rung
         return base
 
-    def _misleads(self, history: History, rung: int) -> bool:
-        """Whether the results at ``rung`` surely say little about those at the next."""
+    def _agreement(self, history: History, rung: int) -> float:
+        """Return the upper bound of the correlation between the results at ``rung`` and the next; 1 from too few."""
         level, above = self._ladder.levels[rung : rung + 2]
         here = [trial for trial in history.trials.values() if trial.runs[SEED].resource >= level]
         promoted = [trial for trial in here if trial.runs[SEED].resource >= above]
         if len(promoted) < GUARD_PAIRS:
-            return False
-        known = self._verdicts.setdefault(history, {})
+            return 1.0
+        known = self._agreements.setdefault(history, {})
         key = (rung, len(here), len(promoted))
         if key not in known:
             scores = normal_scores([self._result(history, trial, level=level) for trial in here])
             low = scores[[trial.runs[SEED].resource >= above for trial in here]]
             high = normal_scores([self._result(history, trial, level=above) for trial in promoted])
-            known[key] = best_agreement(low, high, spread=float(scores.std())) < self._settings.guard
+            known[key] = best_agreement(low, high, spread=float(scores.std()))
         return known[key]
 
     # --- race: which seed of which finalist
@@ -206,9 +211,11 @@ class Race:
         return sorted(seed for seed, run in trial.runs.items() if run.resource >= self._full)
 
     def _belief(self, history: History, finalists: Sequence[Trial]) -> Belief:
-        return believe(
-            [[self._result(history, t, level=self._full, seed=seed) for seed in self._seeds(t)] for t in finalists]
-        )
+        results = np.full((len(finalists), self._horizon.n_seeds), np.nan)
+        for i, trial in enumerate(finalists):
+            for seed in self._seeds(trial):
+                results[i, seed] = self._result(history, trial, level=self._full, seed=seed)
+        return believe(results)
 
     def _race(self, history: History) -> list[Decision]:
         """Return one more seed for a finalist, and who is dropped on the evidence."""
@@ -217,12 +224,14 @@ class Race:
             return []
         belief = self._belief(history, finalists)
         first = int(np.argmax(belief.mean))
-        pending = np.array([len(trial.runs) - len(self._seeds(trial)) for trial in finalists], dtype=float)
+        begun = np.array([[seed in trial.runs for seed in range(self._horizon.n_seeds)] for trial in finalists])
+        pending: Flags = begun & ~belief.seen
+        awaited = np.asarray(pending.any(axis=1))
         chances = belief.chance_to_beat(first)
         decisions: list[Decision] = [
             Stop(trial.id, None, f"{chance:.1%} chance to beat trial {finalists[first].id}")
-            for trial, chance, n_pending in zip(finalists, chances, pending, strict=True)
-            if chance < self._settings.drop and not n_pending and trial.stopped is None
+            for trial, chance, any_pending in zip(finalists, chances, awaited, strict=True)
+            if chance < self._settings.drop and not any_pending and trial.stopped is None
         ]
         dropped = {decision.trial for decision in decisions}
         rivals = [t for t in finalists if t.stopped is None and t.id not in dropped]
