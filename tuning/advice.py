@@ -23,6 +23,7 @@ from policylab.tuning.schedulers.fixed import FixedSettings
 from policylab.tuning.schedulers.hyperband import HalvingSettings, HyperbandSettings
 from policylab.tuning.schedulers.median import MedianSettings
 from policylab.tuning.schedulers.population import PopulationSettings
+from policylab.tuning.schedulers.race import RaceSettings
 from policylab.tuning.schedulers.rungs import Bracket, plan
 from policylab.tuning.space import Space
 
@@ -62,6 +63,10 @@ def _configurations(scheduler: Settings, horizon: Horizon) -> int | None:
         if isinstance(scheduler, HalvingSettings):
             brackets = plan(_planned(scheduler, horizon), budget=horizon.budget, eta=scheduler.eta)
             affordable = sum(bracket.counts[0] for bracket in brackets)
+        elif isinstance(scheduler, RaceSettings):
+            full = horizon.max_resource
+            share = scheduler.search_budget(horizon.budget, max_resource=full, n_seeds=horizon.n_seeds)
+            affordable = int(scheduler.ladder(full).width(share))
         else:
             affordable = horizon.budget // (horizon.max_resource * _seeds_of_each(scheduler, horizon))
     known = [count for count in (affordable, horizon.n_trials) if count is not None]

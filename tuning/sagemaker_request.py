@@ -17,6 +17,7 @@ from policylab.aws.metrics import metric_regex
 from policylab.tuning.hyperparameter_text import to_hyperparameters, to_text
 from policylab.tuning.limits import Limits
 from policylab.tuning.parameters import Categorical
+from policylab.tuning.schedulers.median import MedianSettings
 from policylab.tuning.service_limits import ServiceLimits
 from policylab.tuning.space import Space
 
@@ -223,8 +224,14 @@ def _warm_start(job: TuningJob, lost: list[str]) -> dict[str, Any] | None:
 def _lost_settings(job: TuningJob) -> list[str]:
     kind, lost = job.scheduler["kind"], []
     mapped = {"kind", "min_resource"} if kind in HALVING else {"kind"}
-    if kind == "median" and job.scheduler.get("variant", "amt") == "amt":
-        mapped.add("variant")
+    if kind == "median":
+        rule = MedianSettings.model_validate(job.scheduler)
+        mapped |= {"grace", "min_trials"} | ({"variant"} if rule.variant == "amt" else set())
+        if rule.grace or rule.min_trials > 1:
+            lost.append(
+                f"scheduler.grace {rule.grace:g} and min_trials {rule.min_trials}: SageMaker compares from the first "
+                "report and with the first other training on, as grace: 0 and min_trials: 1 do here"
+            )
     for part, settings, known in (("searcher", job.searcher, {"kind"}), ("scheduler", job.scheduler, mapped)):
         for name, value in settings.items():
             if name not in known and value is not None:

@@ -14,6 +14,7 @@ from policylab.tuning.schedulers.fixed import FixedSettings
 from policylab.tuning.schedulers.hyperband import HyperbandSettings
 from policylab.tuning.schedulers.median import MedianSettings
 from policylab.tuning.schedulers.population import PopulationSettings
+from policylab.tuning.schedulers.race import RaceSettings
 from policylab.tuning.space import Space
 
 
@@ -61,6 +62,14 @@ def test_a_budget_in_steps_says_how_many_configurations_it_pays_for() -> None:
     (found,) = advice(searched=space(**ranges), n_trials=None, budget=4_500)
     assert "2 hyperparameters are too many for 9 configurations: search the 1 that matter" in found
     assert advice(searched=space(**ranges), n_trials=None, budget=5_000) == []
+
+
+def test_a_race_enters_more_configurations_than_the_budget_trains_in_full() -> None:
+    ranges = {f"p{i}": {"kind": "continuous", "low": 0.0, "high": 1.0} for i in range(7)}
+    # Three quarters of the budget; of eight that enter four go on to 50 and two to 100: 8 x 20 + 4 x 30 + 2 x 50 = 380.
+    (found,) = advice(searched=space(**ranges), n_trials=None, budget=1600, scheduler=RaceSettings())
+    assert "too many for 25 configurations" in found
+    assert advice(searched=space(**ranges), n_trials=None, budget=2400, scheduler=RaceSettings()) == []
 
 
 def test_without_a_limit_nothing_is_said_about_numbers() -> None:

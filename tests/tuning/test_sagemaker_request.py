@@ -190,7 +190,12 @@ LOST: dict[str, tuple[dict[str, Any], list[str]]] = {
     "an unknown searcher": ({"searcher": {"kind": "own"}}, ["searcher own: unknown to SageMaker; Random stands in"]),
     "sobol": ({"searcher": {"kind": "random", "design": "sobol"}}, ["searcher.design 'sobol': SageMaker has no such"]),
     "a rival median rule": (
-        {"scheduler": {"kind": "median", "variant": "vizier"}}, ["scheduler.variant 'vizier': SageMaker has no such"]),
+        {"scheduler": {"kind": "median", "variant": "vizier", "grace": 0.0, "min_trials": 1}},
+        ["scheduler.variant 'vizier': SageMaker has no such"]),
+    "a patient median rule": (
+        {"scheduler": {"kind": "median"}},
+        ["scheduler.grace 0.2 and min_trials 5: SageMaker compares from the first report"]),
+    "the bare median rule": ({"scheduler": {"kind": "median", "grace": 0.0, "min_trials": 1}}, []),
     "promotion": (
         {"scheduler": {"kind": "hyperband", "eta": 4}},
         ["searcher bayesian: the strategy Hyperband draws", "scheduler.eta 4", "cannot promote one from its checkp"]),

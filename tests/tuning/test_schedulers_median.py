@@ -95,6 +95,65 @@ def test_the_optuna_variant_is_optunas_median_pruner() -> None:
     assert stops(run(values[:, 0].tolist(), "optuna", min_trials=5, grace=0.25)) == reached
 
 
+def walks(n: int = 60) -> np.ndarray:
+    """Return random learning curves of eight values."""
+    return np.random.default_rng(0).standard_normal((n, 8)).cumsum(axis=1)
+
+
+def test_the_ray_variant_is_rays_median_stopping_rule() -> None:
+    schedulers = pytest.importorskip("ray.tune.schedulers")
+    rule = schedulers.MedianStoppingRule(
+        time_attr="k", metric="value", mode="max", grace_period=3, min_samples_required=4
+    )
+
+    class Alone:
+        """A tuner with no other trial at work."""
+
+        @staticmethod
+        def get_live_trials() -> list[object]:
+            return []
+
+    reached = []
+    for curve in walks():
+        trial = type("Trial", (), {"trial_id": str(len(reached))})()
+        for k, value in enumerate(curve, start=1):
+            answer = rule.on_trial_result(Alone, trial, {"k": k, "value": value})
+            if answer == rule.STOP:
+                break
+        reached.append(k)
+    assert len(set(reached)) > 3
+    assert stops(run(walks().tolist(), "ray", min_trials=4, grace=3 / 8)) == reached
+
+
+def test_the_syne_tune_variant_counts_ranks() -> None:
+    """By its definition: running averages at a step, ranked; stopped if more than half of all are strictly better."""
+    reached: list[int] = []
+    seen: dict[int, list[float]] = {k: [] for k in range(1, 9)}
+    for curve in walks():
+        for k in range(1, 9):
+            own = float(np.mean(curve[:k]))
+            better = sum(value > own for value in seen[k])
+            seen[k].append(own)
+            if k < 8 and len(seen[k]) >= 5 and better / len(seen[k]) > 0.5:
+                break
+        reached.append(k)
+    assert len(set(reached)) > 3
+    assert stops(run(walks().tolist(), "syne_tune", min_trials=4)) == reached
+
+
+def test_the_amt_variant_is_the_guides_rule_on_random_curves() -> None:
+    """Stop when the value is below the median of the running averages of all earlier jobs that got as far."""
+    reached: list[int] = []
+    for number, curve in enumerate(walks()):
+        for k in range(1, 9):
+            earlier = [np.mean(walks()[i, :k]) for i in range(number) if reached[i] >= k]
+            if k < 8 and earlier and curve[k - 1] < np.median(earlier):
+                break
+        reached.append(k)
+    assert len(set(reached)) > 3
+    assert stops(run(walks().tolist(), "amt")) == reached
+
+
 @pytest.mark.parametrize("variant", get_args(MedianVariant))
 def test_a_report_that_is_no_number_stops_nobody_else(variant: MedianVariant) -> None:
     def objective(task: Task) -> Iterator[tuple[int, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from policylab.tuning.schedulers.evidence import affordable, check_budget, leade
 SEED = 0
 """One seed for every configuration, as these rules were published."""
 
-MedianVariant = Literal["amt", "vizier", "azure", "optuna"]
+MedianVariant = Literal["amt", "vizier", "azure", "optuna", "ray", "syne_tune"]
 """Which rule of that name; a run is stopped when its left side is below the median of the others' right sides.
 
 | variant | left side | right side | of which others | source |
@@ -28,8 +28,11 @@ MedianVariant = Literal["amt", "vizier", "azure", "optuna"]
 | vizier | best value so far | mean of the values so far | completed trials | Golovin et al. 2017, section 3.2.2 |
 | azure | best value so far | mean of the values so far | all trials | Azure ML, `MedianStoppingPolicy` |
 | optuna | best value so far | value | completed trials | Optuna, `MedianPruner` |
+| ray | best value so far | mean of the finite values since ``grace`` | all trials | Ray Tune, `MedianStoppingRule` |
+| syne_tune | mean of the values so far | the same | all trials | Syne Tune, `MedianStoppingRule` |
 
-Others count once they have got as far as the run that is judged.
+Others count once they have got as far as the run that is judged. Syne Tune counts ranks, its own among them: a run is
+stopped when more than half of all are strictly better.
 """
 
 
@@ -61,8 +64,8 @@ class Median:
         self._horizon = horizon
         full = horizon.max_resource
         step = max(1, round(settings.every * full))
-        first = max(1, round(settings.grace * full))
-        self._looks = [*(look for look in range(step, full, step) if look >= first), full]
+        self._grace = max(1, round(settings.grace * full))
+        self._looks = [*(look for look in range(step, full, step) if look >= self._grace), full]
 
     @classmethod
     def make(cls, settings: MedianSettings, horizon: Horizon) -> Median:
@@ -102,17 +105,34 @@ class Median:
     def _verdict(self, history: History, judged: int) -> str | None:
         """Return why the trial ``judged`` should stop where it stands, or None."""
         run = history.trials[judged].runs[SEED]
-        others = list(self._others(history, judged))
+        others = [
+            value for other in self._others(history, judged) if (value := self._side(other, run.resource)) is not None
+        ]
         if len(others) < self._min_trials:
             return None
-        own = _ranked(run.value) if self._variant == "amt" else max(map(_ranked, run.curve.values()))
-        side: Callable[[Run], Mapping[int, float]] = _values if self._variant == "optuna" else _averages
-        median = statistics.median(_ranked(_latest(side(other), run.resource)) for other in others)
-        if own >= median:
+        own, middle = self._own(run), statistics.median(others)
+        n_better = sum(value > own for value in others)
+        worse = 2 * n_better > len(others) + 1 if self._variant == "syne_tune" else own < middle
+        if not worse:
             return None
         return (
-            f"median rule ({self._variant}) at {run.resource}: {own:.6g} is below {median:.6g} of {len(others)} trials"
+            f"median rule ({self._variant}) at {run.resource}: {own:.6g} is below {middle:.6g} of {len(others)} trials"
         )
+
+    def _own(self, run: Run) -> float:
+        """Return the left side of the rule."""
+        if self._variant == "amt":
+            return _ranked(run.value)
+        if self._variant == "syne_tune":
+            return _ranked(_latest(run.averages, run.resource))
+        return max(map(_ranked, run.curve.values()))
+
+    def _side(self, other: Run, step: int) -> float | None:
+        """Return what another run adds to the right side, or None if nothing."""
+        if self._variant == "ray":
+            values = [value for at, value in other.curve.items() if self._grace <= at <= step and math.isfinite(value)]
+            return statistics.mean(values) if values else None
+        return _ranked(_latest(other.curve if self._variant == "optuna" else other.averages, step))
 
     def _others(self, history: History, judged: int) -> Iterator[Run]:
         """Yield the runs to compare with: those that got as far, chosen by the variant."""
@@ -121,7 +141,7 @@ class Median:
             run = trial.runs[SEED]
             if self._variant == "amt":
                 chosen = trial.id < judged
-            elif self._variant == "azure":
+            elif self._variant in ("azure", "ray", "syne_tune"):
                 chosen = trial.id != judged
             else:
                 chosen = run.resource == full
@@ -132,14 +152,6 @@ class Median:
 def _ranked(value: float | None) -> float:
     """Return the value, the worst of all for NaN: with one NaN among them there would be no median."""
     return -math.inf if value is None or math.isnan(value) else value
-
-
-def _values(run: Run) -> Mapping[int, float]:
-    return run.curve
-
-
-def _averages(run: Run) -> Mapping[int, float]:
-    return run.averages
 
 
 def _latest(series: Mapping[int, float], step: int) -> float:

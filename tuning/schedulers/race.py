@@ -66,6 +66,14 @@ class RaceSettings(Settings):
             raise ValueError("rungs must rise from above 0 to 1, such as [0.2, 0.5, 1.0]")
         return rungs
 
+    def ladder(self, max_resource: int) -> Ladder:
+        """Return the rungs in the unit of ``max_resource``."""
+        return Ladder(tuple(sorted({max(1, round(share * max_resource)) for share in self.rungs})), self.eta)
+
+    def search_budget(self, budget: int, *, max_resource: int, n_seeds: int) -> int:
+        """Return what of ``budget`` is for the search: all of it where there is one seed and nothing to race."""
+        return max(max_resource, int(budget * (1 - (self.race if n_seeds > 1 else 0.0))))
+
 
 class Race:
     """Halving over configurations, then a race over seeds."""
@@ -75,13 +83,13 @@ class Race:
     def __init__(self, settings: RaceSettings, horizon: Horizon) -> None:
         self._settings = settings
         self._full = full = horizon.max_resource
-        self._ladder = Ladder(tuple(sorted({max(1, round(share * full)) for share in settings.rungs})), settings.eta)
-        share = settings.race if horizon.n_seeds > 1 else 0.0
+        self._ladder = settings.ladder(full)
         budget = horizon.budget
         if budget is None:
+            share = settings.race if horizon.n_seeds > 1 else 0.0
             budget = math.ceil(max(full, self._ladder.price(horizon.n_trials or 1)) / (1 - share))
         self._horizon = dataclasses.replace(horizon, budget=budget)
-        self._search_budget = max(full, int(budget * (1 - share)))
+        self._search_budget = settings.search_budget(budget, max_resource=full, n_seeds=horizon.n_seeds)
         # What a run had reached at a level never changes: it is computed once per history, and so is what follows.
         self._results: WeakKeyDictionary[History, dict[tuple[int, int, int], float]] = WeakKeyDictionary()
         self._agreements: WeakKeyDictionary[History, dict[tuple[int, int, int], float]] = WeakKeyDictionary()
