@@ -190,3 +190,18 @@ def test_the_worker_of_a_killed_search_does_not_keep_its_run_from_going_on(start
     process.kill()
     process.wait()
     assert resumed(start, run_dir)["search"]["n_failed"] == 0
+
+
+def test_a_second_controller_is_refused_and_the_first_goes_on(start: Start, tmp_path: Path) -> None:
+    process, run_dir = hung(start, tmp_path, "inline", save_s=1.0)
+    log = (run_dir / "study" / "events.jsonl").read_bytes()
+    second = start("resume", str(run_dir))
+    out, text = second.communicate(timeout=120)
+    assert second.returncode not in (0, None)
+    assert "is in use by another policylab process; wait for it or stop it" in text
+    assert "Traceback" not in out + text
+    assert (run_dir / "study" / "events.jsonl").read_bytes().startswith(log)
+    assert json.loads((run_dir / "run.json").read_text())["status"] == "running"
+    process.kill()
+    process.wait()
+    assert resumed(start, run_dir)["search"]["n_trials"] == 4
