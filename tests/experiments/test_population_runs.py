@@ -139,7 +139,7 @@ def test_the_best_experiment_file_trains_the_schedule(
     assert again == load_experiment(str(run.path / "config.yaml"), overrides=[*best["set"], "search=null"])
     values = [one.result.value for one in finished_runs(run) if one.spec.trial == best["trial"]]
     result = drive(create_run(again, parent=tmp_path))
-    assert result["confirmed"]["value"] == pytest.approx(document["confirmed"]["value"], abs=0)
+    assert result["confirmed"]["value"] == pytest.approx(document["returns"]["confirmed"]["value"], abs=0)
     assert values
 
 
