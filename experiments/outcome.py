@@ -215,7 +215,7 @@ def search_document(run: RunDirectory, runs: Sequence[FinishedRun]) -> dict[str,
         objective = run.config.search.objective
         gap = optimism_gap(tuned, confirmed, objective=objective)
         found["optimism_gap"] = round(gap.value, 12)  # the means of equal values may differ in their last digits
-        found["optimism_gap_ci"] = _ends(gap)
+        found["optimism_gap_ci"] = [round(end, 12) for end in _ends(gap) or ()] or None
         interval = value_interval(default, root_seed=root)
         found["default_confirmed"] = interval_document(interval, measure=objective.measure(default[0].result))
         ours, theirs = (objective.sign * np.array([one.value for one in group]) for group in (confirmed, default))

@@ -85,6 +85,9 @@ def _parent_findings(parent: Parent, place: str, *, limits: ServiceLimits) -> It
         yield Finding(place, rule, value, "nothing, if the child stays here", "warning")
 
 
+_IMPORT = " (of an experiment's own tuning job, `policylab study import RECORD CONFIG` makes a parent that knows)"
+
+
 def _objective_findings(child: StudyFacts, parent: StudyFacts, *, place: str) -> Iterator[Finding]:
     if (child.metric, child.mode) != (parent.metric, parent.mode):
         yield Finding(
@@ -102,11 +105,11 @@ def _name_findings(child: StudyFacts, parent: StudyFacts, *, place: str) -> Iter
     new, gone = sorted(own - theirs), sorted(theirs - own)
     parts = [f"{word} {', '.join(paths)}" for word, paths in (("new:", new), ("missing:", gone)) if paths]
     remedies = [
-        *(["say in warm_start.static which value the parent used for what is new"] if new else []),
+        *([f"say in warm_start.static which value the parent used for what is new{_IMPORT}"] if new else []),
         *(["keep what is missing in the child, searched or with a fixed value"] if gone else []),
     ]
-    rule = "searched and static parameters must together be those of the parent"
-    yield Finding(place, rule, "; ".join(parts), ", and ".join(remedies))
+    rule = f"searched and static parameters must together be those of the parent ({'; '.join(parts)})"
+    yield Finding(place, rule, f"{len(new)} new, {len(gone)} missing", ", and ".join(remedies))
 
 
 def _kind_findings(child: StudyFacts, parent: StudyFacts, *, place: str) -> Iterator[Finding]:

@@ -62,12 +62,11 @@ def _beats_card(study: StudyData) -> str:
 
 def _gains(gain: Improvement, beats: Estimate | None) -> str:
     """Return the interval of the improvement, what it means, and how often one run beats another."""
-    words = [] if math.isnan(gain.low) else [f"[{number(gain.low)}, {number(gain.high)}] on the same seeds"]
-    words.append(verdict(gain.low, gain.high))
-    if gain.chance is not None:
-        words.append(f"better in the mean with probability {chance_text(gain.chance)}")
+    words = [] if math.isnan(gain.low) else [f"[{number(gain.low)}, {number(gain.high)}] seed by seed"]
+    chance = "" if gain.chance is None else f", probability {chance_text(gain.chance)}"
+    words.append(f"{verdict(gain.low, gain.high)}{chance}")
     if beats is not None:
-        words.append(f"one run beats one of the default in {100 * beats.value:.0f} %")
+        words.append(f"{100 * beats.value:.0f} % run against run")
     return " · ".join(words)
 
 

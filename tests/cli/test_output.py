@@ -207,16 +207,22 @@ def improved(value: float, low: float | None, high: float | None, chance: float 
             {},
             [
                 "optimism gap       0.0312 [-0.01, 0.07]  by how much selected is better than confirmed",
-                "beats default      by 0.2 [0.1, 0.3] on the same seeds: better than the default "
-                "(better with probability 99.5 %); in 90% of runs",
+                "beats default      by 0.2 [0.1, 0.3] seed by seed, with probability 99.5 %: better than the default; "
+                "in 90% of runs",
                 "best (trial 4)     agent.learning_rate = 0.1235",
                 "                   agent.kind = sarsa",
                 "search             12 configurations in 15 runs, 2 of them failed; limits.trials: 12 tried",
                 "search budget      12,000 steps; saved 5,000 by stopping, 3,000 by resuming",
             ],
         ),
-        (improved(0.2, -0.1, 0.5, 0.9), ["by 0.2 [-0.1, 0.5] on the same seeds: indistinguishable from the default"]),
-        (improved(-0.3, -0.5, -0.1, 1e-5), ["worse than the default (better with probability < 0.1 %)"]),
+        (
+            improved(0.2, -0.1, 0.5, 0.9),
+            ["by 0.2 [-0.1, 0.5] seed by seed, with probability 90 %: indistinguishable from"],
+        ),
+        (
+            improved(-0.3, -0.5, -0.1, 1e-5),
+            ["by -0.3 [-0.5, -0.1] seed by seed, with probability < 0.1 %: worse than the default"],
+        ),
         (improved(0.2, None, None, None), ["by 0.2: too few seeds to tell it from the default; in 90% of runs"]),
         ({"winner": 0}, ["the default itself was selected: nothing better was found"]),
     ],

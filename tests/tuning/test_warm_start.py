@@ -106,11 +106,11 @@ RESTRICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no new parameter": (
         {"parents": [parent(facts(without("agent.tiles"), name="parent", static={"agent.tiles": 8}))]},
         {"parents": [parent(facts(without("agent.tiles"), name="parent"))]},
-        "together be those of the parent, got 'new: agent.tiles'; say in warm_start.static"),
+        r"together be those of the parent \(new: agent.tiles\), got .1 new, 0 missing.; say in warm_start.static"),
     "no parameter dropped": (
         {"child": facts(without("agent.tiles"), static={"agent.tiles": 8})},
         {"child": facts(without("agent.tiles"))},
-        "got 'missing: agent.tiles'; keep what is missing"),
+        r"\(missing: agent.tiles\), got .0 new, 1 missing.; keep what is missing"),
     "kinds stay": (
         {"child": facts({**PARAMETERS, "agent.tiles": {"kind": "integer", "low": 4, "high": 64}})},
         {"child": facts({**PARAMETERS, "agent.tiles": {"kind": "continuous", "low": 1.0, "high": 16.0}})},

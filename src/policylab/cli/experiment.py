@@ -168,9 +168,9 @@ def _against_default(found: dict[str, Any]) -> str:
         return "the default itself was selected: nothing better was found"
     gain, beats = found["improvement"], found["beats_default"]
     low, high = gain["ci"] or (None, None)
-    ends = f" [{low:.4g}, {high:.4g}] on the same seeds" if gain["ci"] else ""
-    chance = "" if gain["probability"] is None else f" (better with probability {chance_text(gain['probability'])})"
-    return f"by {gain['value']:.4g}{ends}: {verdict(low, high)}{chance}; in {beats['value']:.0%} of runs"
+    ends = f" [{low:.4g}, {high:.4g}] seed by seed" if gain["ci"] else ""
+    chance = "" if gain["probability"] is None else f", with probability {chance_text(gain['probability'])}"
+    return f"by {gain['value']:.4g}{ends}{chance}: {verdict(low, high)}; in {beats['value']:.0%} of runs"
 
 
 def _interval(interval: dict[str, Any]) -> str:

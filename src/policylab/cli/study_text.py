@@ -113,7 +113,7 @@ def _verdict(document: Mapping[str, Any]) -> list[list[str]]:
             ["confirmed", f"{estimate_text(document['confirmed'])}; optimism gap {document['optimism_gap']:.4g}"]
         )
         default, gain = document["default_confirmed"], document["improvement"]
-        chance = f"; the winner is better by {gain['value']:.4g}{_ends(gain['ci'])} on the same seeds"
+        chance = f"; the winner is better by {gain['value']:.4g}{_ends(gain['ci'])} seed by seed"
         rows.append(
             ["default", f"{estimate_text(default)}{chance if document['default'] != best else '; it is the winner'}"]
         )
