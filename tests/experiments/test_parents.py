@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from policylab.experiments.rundir import RunDirectory, create_run
@@ -70,3 +73,48 @@ def test_a_later_run_of_a_parents_name_changes_nothing(tmp_path: Path) -> None:
     )
     drive(whole)
     assert configurations(resumed) == configurations(whole)
+
+
+def killed(run: RunDirectory, n_lines: int, *, folder: Path) -> RunDirectory:
+    """Return a copy of ``run`` as a kill left it when its study's log had so many lines and half of another one.
+
+    Of runs that went further later on nothing is left, as after a loss of their disk: they are trained anew.
+    """
+    copy = RunDirectory(shutil.copytree(run.path, folder))
+    log = copy.path / "study" / "events.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:n_lines]) + b'{"event": "rep')
+    until: list[dict[str, int]] = [{}, {}]
+    for known, part in zip(until, (lines[:n_lines], lines), strict=True):
+        for event in map(json.loads, part):
+            if "until" in event:
+                known[f"{event['trial']:04d}/tune-{event['seed']:03d}"] = event["until"]
+    for path in (copy.path / "trials").glob("*/*"):
+        name = f"{path.parent.name}/{path.name}"
+        if name not in until[0] or until[0][name] != until[1][name]:
+            shutil.rmtree(path)
+    for later in ("result.json", "study/outcome.json", "study/optuna.db"):
+        (copy.path / later).unlink(missing_ok=True)
+    return copy
+
+
+@pytest.mark.parametrize("searcher", ["bayesian", "tpe"])
+def test_a_warm_started_search_of_a_model_goes_on_from_any_kill(searcher: str, tmp_path: Path) -> None:
+    """A search that learns, promotes, adds seeds and has a parent, cut off at some moment, decides as it would have."""
+    drive(lake(tmp_path))
+    child = {**WARM, "searcher": {"kind": searcher}, "scheduler": {"kind": "race"}, "limits": {"steps": 12_000}}
+    config = {**LAKE, "name": "child", "seeds": {"tune": 3, "confirm": 1, "root": 1}, "search": child}
+    whole = create_run(ExperimentConfig.model_validate(config), parent=tmp_path)
+    found = drive(whole)
+    log = (whole.path / "study" / "events.jsonl").read_bytes()
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert {event["event"] for event in lines} >= {"start", "resume", "add_seed", "report", "end", "complete"}
+    for cut in np.random.default_rng(0).choice(np.arange(1, len(lines)), size=4, replace=False):
+        while lines[cut]["event"] in ("report", "end"):
+            cut += 1  # what a run tells is logged as a whole
+        again = killed(whole, int(cut), folder=tmp_path / f"killed-{cut}")
+        result = drive(again)
+        assert (again.path / "study" / "events.jsonl").read_bytes() == log, cut
+        for name in ("selected", "confirmed"):
+            assert result[name] == found[name]
+        shutil.rmtree(again.path)
