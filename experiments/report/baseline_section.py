@@ -30,7 +30,7 @@ def comparison(data: ReportData, figures: Mapping[str, str]) -> str:
 
 
 def _learned(data: ReportData) -> Iterator[Line]:
-    default = data.study.default_confirmed if data.study else None
+    default = data.study.default_confirmed if data.study and not data.objective else None  # else no return
     for what, estimate, seeds in (
         ("selected", data.selected, "tuning seeds"),
         ("confirmed", data.confirmed, "confirmation seeds"),

@@ -97,6 +97,8 @@ def test_the_report_tells_both_values(errors: tuple[Path, dict[str, Any]]) -> No
         "Better than the default by",
     ):
         assert expected in text, expected
+    baselines = text[text.index("Beside the baselines") : text.index("Optimism gap")]
+    assert "default, confirmed" not in baselines, "its error does not stand among returns"
 
 
 def test_an_improvement_holds_its_level_where_seeds_are_shared() -> None:

@@ -209,6 +209,9 @@ def test_the_best_corner_is_proposed_once(variant: str) -> None:
     space = space_of("parameters: {x: {kind: continuous, low: 0, high: 1}, y: {kind: continuous, low: 0, high: 1}}")
     found = search(make(variant, space), 40, objective=lambda c: c["x"] + c["y"], noise=0.3)
     assert len({configuration_key(configuration) for configuration in found}) == 40
+    if variant == "bayesian":  # nor a hair beside it, which is the same training once more
+        points = space.points(found)
+        assert (np.abs(points[:, None] - points[None]).max(axis=2) + np.eye(40)).min() >= 1e-3
 
 
 def branin(configuration: Any) -> float:

@@ -32,6 +32,9 @@ from policylab.tuning.searchers.normalise import Transform, normalise
 from policylab.tuning.searchers.observations import Evidence, Observation, gather
 from policylab.tuning.space import Space
 
+ALIKE = 1e-3
+"""Share of every range within which a configuration is the same again: on its seed it would bring the same result."""
+
 MAX_OBSERVATIONS = 400
 """Observations a model is fitted to: the best half and the latest; the cost grows with their cube."""
 
@@ -87,7 +90,7 @@ class BayesianSearcher:
         def score(candidates: np.ndarray) -> np.ndarray:
             mean, sd = process.predict(candidates)
             scores = log_expected_improvement(mean, sd, incumbent=float(means.max()))
-            scores[_rows_in(candidates, known)] = -math.inf  # another seed of these is the scheduler's to add
+            scores[_tried(candidates, known)] = -math.inf  # another seed of these is the scheduler's to add
             return scores
 
         near = points[np.argsort(-means, kind="stable")[:5]]
@@ -127,6 +130,6 @@ def _relevant(observed: Sequence[Observation]) -> Sequence[Observation]:
     return [observed[index] for index in sorted(kept)]
 
 
-def _rows_in(points: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return which rows of ``points`` (n, d) are among ``known`` (m, d), shape (n,)."""
-    return np.asarray((distance.cdist(points, known, "chebyshev") < 1e-9).any(axis=1))
+def _tried(points: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return which rows of ``points`` (n, d) are no further than `ALIKE` from one of ``known`` (m, d), shape (n,)."""
+    return np.asarray((distance.cdist(points, known, "chebyshev") < ALIKE).any(axis=1))
