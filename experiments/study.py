@@ -168,9 +168,6 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
     log = EventLog(run.path / "study" / "events.jsonl")
     capacity = settings.capacity(config)
     log.open(study_facts(settings.model_dump(mode="json", exclude={"storage"}), seed=config.seeds.root))
-    limits = settings.limits
-    if limits.target is not None:
-        limits = limits.model_copy(update={"target": settings.sign * limits.target})
     n_workers = min(capacity, config.n_workers)
     with open_launcher(config.launcher, n_workers=n_workers, folder=run.path) as launcher:
         study = Study(
@@ -178,7 +175,7 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
             scheduler=scheduler,
             backend=RunBackend(run, config, launcher=launcher, capacity=capacity),
             log=log,
-            limits=limits,
+            limits=settings.limits.signed(settings.sign),
             max_resource=config.budget.steps,
             seed=config.seeds.root,
         )

@@ -78,6 +78,14 @@ class Limits(Settings):
         paid = None if self.cost is None else math.floor(self.cost / self.cost_per_step + 1e-9)
         return min((steps for steps in (self.steps, paid) if steps is not None), default=None)
 
+    def signed(self, sign: float) -> Limits:
+        """Return the limits of a study whose values are ``sign`` times the metric, larger is better.
+
+        >>> Limits(trials=9, target=0.1).signed(-1.0).target
+        -0.1
+        """
+        return self if self.target is None else self.model_copy(update={"target": sign * self.target})
+
     @property
     def need_values(self) -> bool:
         """Whether the end depends on the values that come."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast
@@ -25,12 +26,15 @@ from policylab.tuning.execution import Execution
 from policylab.tuning.history import History
 from policylab.tuning.limits import Limits
 from policylab.tuning.log import EventLog
+from policylab.tuning.parents import find_parent, read_parent
 from policylab.tuning.result import StudyResult, study_result
 from policylab.tuning.scheduler import SCHEDULERS, Horizon
-from policylab.tuning.searcher import SEARCHERS
+from policylab.tuning.searcher import SEARCHERS, Searcher
 from policylab.tuning.searchers.grid import check_grid_trials
 from policylab.tuning.space import Space
 from policylab.tuning.study import Study, study_facts
+from policylab.tuning.study_facts import StudyFacts, search_facts
+from policylab.tuning.warm_start import WarmStart, WarmStartedSearcher, WarmStartSettings
 
 LOCK_S = 2.0
 """How long the processes of a killed controller, which hold its lock too, may take to die."""
@@ -53,6 +57,7 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
     folder: Path | str | None = None,
     seed: int = 0,
     execution: Execution | Mapping[str, Any] | None = None,
+    warm_start: WarmStartSettings | Mapping[str, Any] | None = None,
     observe: Callable[[History], None] | None = None,
 ) -> StudyResult:
     """Search ``space`` for the configuration with the best value of ``objective``.
@@ -72,11 +77,14 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
         seed: root of all random streams.
         execution: processes, a limit of time for each call, and how often one that failed is repeated: see
             `Execution`. Whatever fails is in the log with its traceback.
+        warm_start: earlier studies to learn from: see `WarmStartSettings`. Its parents are folders of studies, run
+            directories or records of SageMaker tuning jobs, as paths or as names beside ``folder``; their metric has
+            to be ``value``, what `tune` calls its own. What may disappoint is a Python warning.
         observe: called with the history after every change; values are larger-is-better there.
 
     Raises:
         ConfigError: a space, limit or component that breaks a rule.
-        RunDirectoryError: ``folder`` holds another study, or another process is tuning in it.
+        RunDirectoryError: ``folder`` holds another study, another process is tuning in it, or a parent is nowhere.
 
     >>> result = tune(
     ...     lambda task: (task.configuration["x"] - 3) ** 2,
@@ -90,10 +98,8 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
     space = validated(Space, space, source="space")
     limits = validated(Limits, limits, source="limits")
     execution = _execution(execution, objective)
-    if mode not in ("max", "min"):
-        raise ConfigError(f"mode must be 'max' or 'min', got {mode!r}")
     chosen = component(SEARCHERS, searcher), component(SCHEDULERS, scheduler)
-    _check(space, limits, kind=chosen[0].kind, counts={"seeds": seeds, "max_resource": max_resource})
+    _check(space, limits, kind=chosen[0].kind, counts={"seeds": seeds, "max_resource": max_resource}, mode=mode)
     planned = {"max_resource": max_resource, "budget": limits.budget, "n_seeds": seeds, "n_trials": limits.trials}
     horizon = Horizon(**planned, space=space)  # type: ignore[arg-type]
     sign = 1.0 if mode == "max" else -1.0
@@ -105,22 +111,53 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
         "horizon": planned,
         "mode": mode,
     }
+    propose, about_parents = _searcher(chosen[0], space, facts=facts, warm_start=warm_start, folder=folder)
+    facts |= about_parents
     decider = SCHEDULERS.load(chosen[1].kind).make(chosen[1], horizon)
     with _opened(folder) as place, execution.backend(_signed(objective, sign), folder=place / "checkpoints") as backend:
         log = EventLog(place / "events.jsonl" if folder is not None else None)
         log.open(study_facts(facts, seed=seed))
         study = Study(
-            searcher=SEARCHERS.load(chosen[0].kind).make(chosen[0], space),
+            searcher=propose,
             scheduler=decider,
             backend=backend,
             log=log,
-            limits=limits if limits.target is None else limits.model_copy(update={"target": sign * limits.target}),
+            limits=limits.signed(sign),
             max_resource=max_resource,
             seed=seed,
         )
         with SessionClock(place / "sessions.jsonl") as clock:
             reason = study.run(elapsed_s=clock.earlier_s, observe=clock.ticking(observe))
     return study_result(study.history, reason=reason, selected=decider.best(study.history), sign=sign)
+
+
+def _searcher(
+    settings: Settings,
+    space: Space,
+    *,
+    facts: Mapping[str, Any],
+    warm_start: WarmStartSettings | Mapping[str, Any] | None,
+    folder: Path | str | None,
+) -> tuple[Searcher, dict[str, Any]]:
+    """Return the searcher, and what the log's first line says of its parents, if it has any.
+
+    Raises:
+        ConfigError: a parent breaks a restriction.
+        RunDirectoryError: a parent cannot be found or read.
+    """
+    kind = SEARCHERS.load(settings.kind)  # type: ignore[attr-defined]
+    if warm_start is None:
+        return kind.make(settings, space), {}
+    chosen = validated(WarmStartSettings, warm_start, source="warm_start")
+    own = Path("study" if folder is None else folder).resolve()
+    paths = [find_parent(source, root=own.parent, besides=own) for source in chosen.parents]
+    told = {"warm_start": {**chosen.model_dump(mode="json"), "parents": [path.resolve().name for path in paths]}}
+    child = StudyFacts.model_validate({"name": own.name, **search_facts({**facts, **told})})
+    warm = WarmStart.make(chosen, child, parents=[read_parent(path) for path in paths])
+    for finding in warm.warnings:
+        warnings.warn(str(finding), stacklevel=3)
+    box = settings.kind == "random"  # type: ignore[attr-defined]
+    return WarmStartedSearcher(warm, space, build=lambda prior: kind.make(settings, space, prior=prior), box=box), told
 
 
 def validated(model: type[Model], given: Model | Mapping[str, Any], *, source: str) -> Model:
@@ -161,8 +198,10 @@ def _execution(given: Execution | Mapping[str, Any] | None, objective: Objective
     return validated(Execution, given or {}, source="execution")
 
 
-def _check(space: Space, limits: Limits, *, kind: str, counts: Mapping[str, int]) -> None:
+def _check(space: Space, limits: Limits, *, kind: str, counts: Mapping[str, int], mode: str) -> None:
     """Refuse what no component can judge alone."""
+    if mode not in ("max", "min"):
+        raise ConfigError(f"mode must be 'max' or 'min', got {mode!r}")
     for name, count in counts.items():
         if count < 1:
             raise ConfigError(f"{name} must be at least 1, got {count}")

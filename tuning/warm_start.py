@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +22,6 @@ from policylab.seeding import stream
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History
 from policylab.tuning.parent_evidence import ParentEvidence, Standing
-from policylab.tuning.parents import find_parent, read_parent
 from policylab.tuning.searcher import Searcher
 from policylab.tuning.searchers.design import MAX_REDRAWS, first_new, opening, tried
 from policylab.tuning.searchers.observations import Observation, gather
@@ -126,22 +124,6 @@ class WarmStart:
             (source.name, max(source.pooled, key=lambda item: item.mean)) for source in self.sources if source.pooled
         ]
         return sorted(found, key=lambda pair: -pair[1].mean) if self.comparable else found
-
-
-def read_warm_start(settings: WarmStartSettings, child: StudyFacts, *, root: Path) -> WarmStart:
-    """Find and read the parents and return the warm start of ``child``.
-
-    Args:
-        settings: name the parents.
-        child: the new study.
-        root: where run directories lie.
-
-    Raises:
-        RunDirectoryError: a parent that cannot be found or read.
-        ConfigError: a restriction is broken; every one is told, one per line.
-    """
-    parents = [read_parent(find_parent(source, root=root)) for source in settings.parents]
-    return WarmStart.make(settings, child, parents=parents)
 
 
 class WarmStartedSearcher:

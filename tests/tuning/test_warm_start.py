@@ -36,7 +36,7 @@ from policylab.tuning.space import Space
 from policylab.tuning.study import Study, study_facts
 from policylab.tuning.study_facts import Parent, StudyFacts, experiment_facts
 from policylab.tuning.tune import tune
-from policylab.tuning.warm_start import WarmStart, WarmStartedSearcher, WarmStartSettings, read_warm_start
+from policylab.tuning.warm_start import WarmStart, WarmStartedSearcher, WarmStartSettings
 
 RATE = {"kind": "continuous", "low": 1e-4, "high": 1.0, "scaling": "logarithmic"}
 KIND = {"kind": "categorical", "values": ["sarsa", "q_learning"]}
@@ -543,13 +543,56 @@ def test_a_tuned_function_is_a_parent(tmp_path: Path) -> None:
     space = {
         "parameters": {"y": {"kind": "categorical", "values": [1, 2]}, "x": {"kind": "continuous", "low": 0, "high": 9}}
     }
-    tune(objective, space, limits={"trials": 6}, searcher="random", mode="min", folder=tmp_path / "cold")
-    child = StudyFacts.model_validate({"space": space, "mode": "min"})
-    settings = WarmStartSettings(parents=("cold",))
-    warm = read_warm_start(settings, child, root=tmp_path)
-    assert warm.warnings == []
-    best = min(warm.sources[0].pooled, key=lambda item: objective(Task(item.configuration, 0, 0, 1, tmp_path)))
-    assert warm.first[0] == best.configuration
+    cold = tune(objective, space, limits={"trials": 12}, searcher="random", mode="min", folder=tmp_path / "cold")
+    for kind in ("identical_data_and_algorithm", "transfer_learning"):
+        for searcher in ("random", "bayesian", "tpe"):
+            given = {
+                "limits": {"trials": 4},
+                "searcher": searcher,
+                "mode": "min",
+                "folder": tmp_path / f"{kind}-{searcher}",
+                "warm_start": {"kind": kind, "parents": ["cold"]},
+            }
+            warm = tune(objective, space, **given)
+            assert warm.trials[0].configuration == cold.best.configuration, "the parent's best comes first"
+            log = (given["folder"] / "events.jsonl").read_bytes()
+            assert tune(objective, space, **given) == warm
+            assert (given["folder"] / "events.jsonl").read_bytes() == log
+
+
+@pytest.mark.parametrize(
+    ("warm_start", "message"),
+    [
+        ({"parents": ["clod"]}, r"no study, run directory or record 'clod' in .*; did you mean 'cold'\?"),
+        ({"parents": ["cold"], "frist": 2}, r"warm_start: frist: unknown key; did you mean 'first'\?"),
+        ({"parents": ["cold"] * 6}, r"warm_start: parents: .* at most 5"),
+        ({"parents": ["cold", "cold"]}, r"parents must differ"),
+        ({"parents": ["child"]}, r"no study, run directory or record 'child'"),
+    ],
+)
+def test_a_wrong_parent_of_a_callable_is_told(warm_start: dict[str, Any], message: str, tmp_path: Path) -> None:
+    space = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 9.0}}}
+    tune(lambda task: task.configuration["x"], space, limits={"trials": 3}, folder=tmp_path / "cold")
+    with pytest.raises((ConfigError, RunDirectoryError), match=message):
+        tune(
+            lambda task: task.configuration["x"],
+            space,
+            limits={"trials": 3},
+            folder=tmp_path / "child",
+            warm_start=warm_start,
+        )
+
+
+def test_what_may_disappoint_about_a_parent_is_a_warning(tmp_path: Path) -> None:
+    space = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 9.0}}}
+    tune(lambda task: task.configuration["x"], space, limits={"trials": 9}, scheduler="asha", folder=tmp_path / "cold")
+    with pytest.warns(UserWarning, match="parents of Bayesian and random search only: not portable"):
+        tune(
+            lambda task: task.configuration["x"],
+            space,
+            limits={"trials": 3},
+            warm_start={"parents": [f"{tmp_path}/cold"]},
+        )
 
 
 def test_a_run_directory_brings_what_was_not_searched(tmp_path: Path) -> None:
