@@ -4,11 +4,11 @@
    its checkpoint to the next (successive halving, Jamieson and Talwalkar 2016).
 2. *Race*: whoever reached the end gets more seeds, one at a time, where one more is expected to change the choice most
    (knowledge gradient); who has hardly a chance to beat the leader is dropped.
-3. *Guard*: rungs that rank configurations unlike the end are no longer used.
+3. *Guard*: a rung that ranks configurations unlike the next, the end at last, is no longer used, nor those below.
 
 A result is the mean of a curve's tail, or of less of it while the run still climbs, and results are compared by their
-normal scores. The winner is the finalist with the highest posterior mean, not the one with the highest value:
-best-of-many on one seed mostly picks luck.
+normal scores, seed by seed. The winner is the finalist with the highest posterior mean, not the one with the highest
+value: best-of-many on one seed mostly picks luck.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RaceSettings(Settings):
         description="share of a curve, from its end, whose mean is the result, or less if it climbs",
     )
     generations: int = Field(default=8, ge=1, description="how often promotion catches up while the search goes on")
-    guard: float = Field(default=0.3, ge=-1, le=1, description="a rung surely less correlated with the end is dropped")
+    guard: float = Field(default=0.3, ge=-1, le=1, description="a rung surely less correlated with the next is dropped")
     drop: float = Field(default=0.01, ge=0, lt=0.5, description="chance to beat the leader below which one is dropped")
 
     @field_validator("rungs")
@@ -179,19 +179,15 @@ class Race:
         return known[key]
 
     def _base(self, history: History) -> int:
-        """Return the lowest rung in use: the first that may rank like the end.
+        """Return the lowest rung in use: the first above all that rank unlike the rung that follows, the end at last.
 
-        Each rung is held against the next: who is there was chosen by this rung alone, so that the correction for that
-        choice is exact, and its results come early. The bounds multiply up to the end: what a rung says of the end it
-        says by what it says of the rungs between.
+        The next rung is what each is held against: who is there was chosen by this rung alone, so that the correction
+        for that choice is exact, and its results come early. Correlations are not multiplied up to the end: the noise
+        of each rung between would count twice.
         """
-        base, agreement = len(self._ladder.levels) - 1, 1.0
-        for rung in reversed(range(base)):
-            agreement *= self._agreement(history, rung)
-            if agreement < self._settings.guard:
-                break
-            base = rung
-        return base
+        lower = range(len(self._ladder.levels) - 1)
+        misleading = [rung for rung in lower if self._agreement(history, rung) < self._settings.guard]
+        return max(misleading, default=-1) + 1
 
     def _agreement(self, history: History, rung: int) -> float:
         """Return the upper bound of the correlation between the results at ``rung`` and the next; 1 from too few."""

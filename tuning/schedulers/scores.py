@@ -15,6 +15,9 @@ Vector = NDArray[np.float64]
 CLIMBING = 3.0
 """Standard errors by which the last report of a run exceeds the mean before the run counts as climbing still."""
 
+MIN_CHANGES = 5
+"""Changes from report to report that tell the noise of a run, if it has as many; of fewer none may happen to fall."""
+
 CONFIDENCE = 1.645
 """Normal quantile of a one-sided 95 % interval."""
 
@@ -25,7 +28,7 @@ def standing(curve: Mapping[int, float], *, until: int, window: float) -> float:
     One evaluation of a learner is noisy and so is the learner from step to step; its last reports together say more
     than the last one. But a run that still climbs has left them behind: while the last report exceeds their mean by
     more than `CLIMBING` standard errors, the first of them does not count. The noise is what the curve's second half
-    shows in its falls (a learner is noisiest while it explores): the mean square of ``min(0, change)`` over white noise
+    shows in its falls, or its last `MIN_CHANGES` changes (a learner is noisiest while it explores): the mean square of ``min(0, change)`` over white noise
     is its variance; a curve that only climbs has none.
 
     At least the last report counts; one in the window that is not finite makes the whole the worst.
@@ -39,7 +42,8 @@ def standing(curve: Mapping[int, float], *, until: int, window: float) -> float:
     tail = [value for at, value in reports if at > until * (1 - window)] or [reports[-1][1]]
     if not all(map(math.isfinite, tail)):
         return -math.inf
-    values = [value for at, value in reports if math.isfinite(value) and at >= until / 2]
+    n_late = max(MIN_CHANGES + 1, sum(at >= until / 2 for at, _ in reports))
+    values = [value for _, value in reports[-n_late:] if math.isfinite(value)]
     falls = [min(0.0, after - before) ** 2 for before, after in itertools.pairwise(values)]
     noise = sum(falls) / max(1, len(falls))
     means = (sum(tail[first:]) / (len(tail) - first) for first in range(len(tail)))
