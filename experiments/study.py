@@ -130,9 +130,12 @@ class RunBackend:
         """Return what to say of a run that has come to its step without one report that holds the metric."""
         if state is not State.FINISHED or self._sent[handle]:
             return None
+        rows = read_lines(handle.folder / "reports.jsonl")
+        held = sorted({name for row in rows for name in row["metrics"]})
         return Failure(
             f"{handle.folder / 'reports.jsonl'}: no report holds search.metric '{self._search.metric}', which is "
-            "absent where there is nothing to measure; search by eval/return_mean, or compare runs trained for longer"
+            f"misspelt, or absent where there is nothing to measure; there are {', '.join(held)}; search by one of "
+            "them, or compare runs trained for longer"
         )
 
     def _reports(self, handle: Handle, job: Job) -> list[Mapping[str, Any]]:
@@ -181,8 +184,7 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
         )
         with run.clock() as clock:
             reason = study.run(elapsed_s=clock.earlier_s, observe=clock.ticking(observe))
-    best = scheduler.best(study.history)
-    outcome = study_outcome(study.history, winner=best, reason=reason, own=space.default)
+    outcome = study_outcome(study.history, winner=study.winner(reason), reason=reason, own=space.default)
     if isinstance(searcher, WarmStartedSearcher):
         outcome = with_bests(outcome, searcher.warm_start, history=study.history, sign=settings.sign)
     write_outcome(run, outcome)

@@ -6,10 +6,13 @@ import math
 import statistics
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from policylab.config import Settings
 from policylab.tuning.history import History, RunState, Trial
+
+TARGET = "limits.target:"
+"""How the reason of a study begins that a target ended."""
 
 
 class NotImproving(Settings):
@@ -55,6 +58,8 @@ class Limits(Settings):
         "no steps, and a search would never end"
     )  # fmt: skip
 
+    _sign: float = PrivateAttr(default=1.0)
+
     @model_validator(mode="after")
     def _steps_have_a_price(self) -> Limits:
         if self.cost is not None and not self.cost_per_step:
@@ -79,12 +84,10 @@ class Limits(Settings):
         return min((steps for steps in (self.steps, paid) if steps is not None), default=None)
 
     def signed(self, sign: float) -> Limits:
-        """Return the limits of a study whose values are ``sign`` times the metric, larger is better.
-
-        >>> Limits(trials=9, target=0.1).signed(-1.0).target
-        -0.1
-        """
-        return self if self.target is None else self.model_copy(update={"target": sign * self.target})
+        """Return the limits of a study whose history holds ``sign`` times the metric, larger is better."""
+        signed = self.model_copy()
+        signed._sign = sign
+        return signed
 
     @property
     def need_values(self) -> bool:
@@ -95,7 +98,7 @@ class Limits(Settings):
         """Return which limit is met, in words, or None.
 
         Args:
-            history: values are larger-is-better there, and so is ``target`` here.
+            history: values are larger-is-better there.
             elapsed_s: seconds of this and earlier sessions.
         """
         if self.steps is not None and history.spent >= self.steps:
@@ -108,14 +111,22 @@ class Limits(Settings):
             return f"limits.failures: {history.failures} runs in a row failed"
         if not self.need_values:
             return None
-        if self.target is not None and (best := max(_means(history), default=-math.inf)) >= self.target:
-            return f"limits.target: {best:g} reached {self.target:g}"
+        if self.target is not None and (best := max(_means(history), default=-math.inf)) >= self._sign * self.target:
+            return f"{TARGET} {self._sign * best:g} reached {self.target:g}"
         means = _means(history, given_up=True)
         if self.not_improving is not None and _stalled(means, self.not_improving):
             return f"limits.not_improving: no improvement in {self.not_improving.trials} trials"
         if self.convergence is not None and _converged(means, self.convergence):
             return f"limits.convergence: {self.convergence.trials} more trials promise no improvement"
         return None
+
+
+def reached_by(history: History) -> int | None:
+    """Return the trial whose mean over the seeds it was trained in full on is the highest, so far: who met a target."""
+    found = {trial.id: trial.values_at(history.max_resource) for trial in history.trials.values() if not trial.failed}
+    means = {trial: sum(values.values()) / len(values) for trial, values in found.items() if values}
+    finite = {trial: mean for trial, mean in means.items() if math.isfinite(mean)}
+    return max(finite, key=lambda trial: finite[trial]) if finite else None
 
 
 def _means(history: History, *, given_up: bool = False) -> list[float]:

@@ -76,9 +76,17 @@ class EventLog:
         return last["reason"] if last.get("event") == "complete" else None
 
     def replay(self, history: History) -> Iterator[dict[str, Any]]:
-        """Apply every event to ``history``, yielding each after it was applied."""
-        for event in self.events:
-            history.apply(event)
+        """Apply every event to ``history``, yielding each after it was applied.
+
+        Raises:
+            RunDirectoryError: an event cannot be applied: a line of the file was changed or is missing.
+        """
+        for number, event in enumerate(self.events, start=1):
+            try:
+                history.apply(event)
+            except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
+                where = f"{self._path}:{number}"
+                raise RunDirectoryError(f"{where}: damaged ({error!r}); restore it from a copy") from None
             yield event
 
 

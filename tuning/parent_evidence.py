@@ -127,8 +127,11 @@ class ParentEvidence:
         if not self._ranked or weight == 0.0 or slope <= 0.0:
             return
         weights = weight / self._scores.noise / self._crowding
-        for item, score, worth in zip(self._ranked, self._scores.mean, weights, strict=True):
-            yield dataclasses.replace(item, values=(float(shift + slope * score),), weight=float(worth))
+        with np.errstate(over="ignore", invalid="ignore"):  # values near the largest number there is
+            means = shift + slope * self._scores.mean
+        for item, mean, worth in zip(self._ranked, means, weights, strict=True):
+            if np.isfinite(mean):
+                yield dataclasses.replace(item, values=(float(mean),), weight=float(worth))
 
     @functools.cached_property
     def _crowding(self) -> np.ndarray:

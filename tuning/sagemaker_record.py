@@ -86,7 +86,7 @@ class _Definition(_Part):
 
 
 class _Record(_Part):
-    HyperParameterTuningJobName: str
+    HyperParameterTuningJobName: str = Field(pattern=r"^[A-Za-z0-9](-*[A-Za-z0-9])*$", max_length=64)
     HyperParameterTuningJobStatus: str
     CreationTime: Any = None
     HyperParameterTuningJobConfig: _Config

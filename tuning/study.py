@@ -13,7 +13,7 @@ from policylab.seeding import generator
 from policylab.tuning.backend import Backend, Job, Parent
 from policylab.tuning.decisions import Configuration, Decision, Stop
 from policylab.tuning.history import DECISIONS, History, RunState
-from policylab.tuning.limits import Limits
+from policylab.tuning.limits import TARGET, Limits, reached_by
 from policylab.tuning.log import EventLog, decision_event
 from policylab.tuning.scheduler import Scheduler
 from policylab.tuning.searcher import Searcher
@@ -92,12 +92,23 @@ class Study:
         self._log.append({"event": "complete", "reason": reason})
         return reason
 
+    def winner(self, reason: str) -> int | None:
+        """Return the trial to select when the study has ended for ``reason``: who met the target, or the best."""
+        met = reached_by(self.history) if reason.startswith(TARGET) else None
+        return self._scheduler.best(self.history) if met is None else met
+
     def _exhausted(self) -> str:
         """Return why there was nothing left to decide."""
-        started = self.history.proposed
+        started, budget = self.history.proposed, self._limits.budget
         if self._limits.trials is not None and started >= self._limits.trials:
             return f"limits.trials: {started} configurations tried"
+        if budget is not None and not self._dry:
+            name = "cost" if self._limits.steps is None or budget < self._limits.steps else "steps"
+            return f"limits.{name}: {self.history.spent} of {budget} steps spent, the rest pays for nothing more"
         return "nothing left to try"
+
+    _dry = False
+    """Whether the searcher had no configuration left when it was asked last."""
 
     _n_works = 0
     """Decisions in the log that begin work: all but stops."""
@@ -126,7 +137,9 @@ class Study:
         n_started = self.history.proposed
         if self._limits.trials is not None and n_started >= self._limits.trials:
             return None
-        return self._searcher.suggest(self.history, rng=generator(self._seed, "searcher", n_started))
+        found = self._searcher.suggest(self.history, rng=generator(self._seed, "searcher", n_started))
+        self._dry = found is None
+        return found
 
     def _carry_out(self, decisions: Sequence[Decision]) -> None:
         """Log the decisions in one write, then do what they say."""

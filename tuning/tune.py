@@ -128,7 +128,7 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
         )
         with SessionClock(place / "sessions.jsonl") as clock:
             reason = study.run(elapsed_s=clock.earlier_s, observe=clock.ticking(observe))
-    return study_result(study.history, reason=reason, selected=decider.best(study.history), sign=sign)
+    return study_result(study.history, reason=reason, selected=study.winner(reason), sign=sign)
 
 
 def _searcher(

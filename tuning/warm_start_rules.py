@@ -105,11 +105,12 @@ def _name_findings(child: StudyFacts, parent: StudyFacts, *, place: str) -> Iter
     new, gone = sorted(own - theirs), sorted(theirs - own)
     parts = [f"{word} {', '.join(paths)}" for word, paths in (("new:", new), ("missing:", gone)) if paths]
     remedies = [
-        *([f"say in warm_start.static which value the parent used for what is new{_IMPORT}"] if new else []),
+        *(["say in warm_start.static which value the parent used for what is new"] if new else []),
         *(["keep what is missing in the child, searched or with a fixed value"] if gone else []),
     ]
+    remedy = f"{', and '.join(remedies)}{_IMPORT}"
     rule = f"searched and static parameters must together be those of the parent ({'; '.join(parts)})"
-    yield Finding(place, rule, f"{len(new)} new, {len(gone)} missing", ", and ".join(remedies))
+    yield Finding(place, rule, f"{len(new)} new, {len(gone)} missing", remedy)
 
 
 def _kind_findings(child: StudyFacts, parent: StudyFacts, *, place: str) -> Iterator[Finding]:

@@ -72,6 +72,27 @@ def test_the_target_is_met_by_the_mean_over_the_seeds_so_far_and_that_may_be_one
     assert found.reason.startswith("limits.trials")
 
 
+def test_who_met_the_target_is_selected_and_the_reason_has_the_metrics_sign() -> None:
+    """The first configuration has all of its seeds, the one that met the target a single one."""
+    values = iter([0.9, 0.8, 0.7, 0.1, 0.5, 0.5])
+    found = tune(
+        lambda task: next(values), SPACE, limits={"trials": 9, "target": 0.2}, seeds=3, searcher="random", mode="min"
+    )
+    assert found.reason == "limits.target: 0.1 reached 0.2"
+    assert found.best.values == {0: 0.1}
+
+
+def test_a_budget_whose_rest_pays_for_nothing_says_so() -> None:
+    found = tune(lambda task: 1.0, SPACE, limits={"steps": 25}, max_resource=10, searcher="random", scheduler="fixed")
+    assert found.reason == "limits.steps: 20 of 25 steps spent, the rest pays for nothing more"
+    price = {"cost": 12.5, "cost_per_step": 0.5}
+    found = tune(lambda task: 1.0, SPACE, limits=price, max_resource=10, searcher="random", scheduler="fixed")
+    assert found.reason == "limits.cost: 20 of 25 steps spent, the rest pays for nothing more"
+    few = {"parameters": {"x": {"kind": "categorical", "values": [1, 2]}}}
+    found = tune(lambda task: 1.0, few, limits={"steps": 25}, searcher="random", scheduler="fixed")
+    assert found.reason == "nothing left to try"
+
+
 def test_the_first_that_is_met_is_the_reason() -> None:
     assert met([1.0] * 3, steps=9, target=1.0, not_improving={"trials": 3}).startswith("limits.target")
     result = tune(lambda task: task.configuration["x"], SPACE, limits={"trials": 50, "steps": 8, "target": 11.0})

@@ -296,6 +296,18 @@ def test_killed_at_fifty_random_moments_it_ends_the_same(tmp_path: Path) -> None
     assert len(moments) > 10, "the moments differ"
 
 
+@pytest.mark.parametrize(
+    "damage", ['{"event": "report", "trial": 99, "seed": 0}', '{"event": "start", "trial": "x"}', "7"]
+)
+def test_a_log_that_was_changed_by_hand_is_told_by_its_line(damage: str, tmp_path: Path) -> None:
+    settings = {"limits": {"trials": 3}, "searcher": "random", "folder": tmp_path}
+    tune(bowl, SPACE, **settings)
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    (tmp_path / "events.jsonl").write_text("\n".join([*lines[:3], damage, *lines[4:-1]]) + "\n")
+    with pytest.raises(RunDirectoryError, match=r"events.jsonl:4: damaged .*; restore it from a copy"):
+        tune(bowl, SPACE, **settings)
+
+
 def test_sessions_add_up_for_the_wall_clock(tmp_path: Path) -> None:
     (tmp_path / "sessions.jsonl").write_text('{"elapsed_s": 4000.0}\n')
     result = tune(bowl, SPACE, limits={"trials": 5, "wall_clock_s": 3600}, folder=tmp_path)

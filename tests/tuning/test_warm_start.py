@@ -583,6 +583,19 @@ def test_a_wrong_parent_of_a_callable_is_told(warm_start: dict[str, Any], messag
         )
 
 
+def test_a_hostile_record_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    nested, named = tmp_path / "nested.json", tmp_path / "named.json"
+    nested.write_text("[" * 100_000)
+    with pytest.raises(RunDirectoryError, match=r"nested.json: cannot be read: .*restore it"):
+        read_parent(nested)
+    named.write_text(
+        json.dumps({"HyperParameterTuningJobName": "red\x1b[31m", "HyperParameterTuningJobStatus": "Completed"})
+    )
+    with pytest.raises(ConfigError, match="HyperParameterTuningJobName: String should match pattern") as refused:
+        read_parent(named)
+    assert "\x1b" not in str(refused.value)
+
+
 def test_what_may_disappoint_about_a_parent_is_a_warning(tmp_path: Path) -> None:
     space = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 9.0}}}
     tune(lambda task: task.configuration["x"], space, limits={"trials": 9}, scheduler="asha", folder=tmp_path / "cold")

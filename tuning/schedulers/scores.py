@@ -27,9 +27,9 @@ def standing(curve: Mapping[int, float], *, until: int, window: float) -> float:
 
     One evaluation of a learner is noisy and so is the learner from step to step; its last reports together say more
     than the last one. But a run that still climbs has left them behind: while the last report exceeds their mean by
-    more than `CLIMBING` standard errors, the first of them does not count. The noise is what the curve's second half
-    shows in its falls, or its last `MIN_CHANGES` changes (a learner is noisiest while it explores): the mean square of ``min(0, change)`` over white noise
-    is its variance; a curve that only climbs has none.
+    more than `CLIMBING` standard errors, the first of them does not count. The noise is what the curve's second half,
+    or its last `MIN_CHANGES` changes, show in their falls (a learner is noisiest while it explores): the mean square of
+    ``min(0, change)`` over white noise is its variance; a curve that only climbs has none.
 
     At least the last report counts; one in the window that is not finite makes the whole the worst.
 
