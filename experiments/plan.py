@@ -47,7 +47,8 @@ def plan(config: ExperimentConfig, *, document: Document | None = None, root: Pa
         exact = exact_evaluator(config.env, agent.policy, kind=kind) is not None
     _check_built(config, document)
     counts = {"tune": config.seeds.tune, "confirm": config.seeds.confirm}
-    search = None if config.search is None else search_plan(config, root=root)
+    with _located(document, "search"):
+        search = None if config.search is None else search_plan(config, root=root)
     return {
         "name": config.name,
         "config_hash": config.config_hash,

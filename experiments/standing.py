@@ -88,9 +88,9 @@ def schedule_document(history: History, trial: int | None) -> list[dict[str, Any
 def saved_by_stopping(history: History) -> int:
     """Return what runs that were not taken to a full training have left unused; a fork uses what another left.
 
-    Those that failed have saved nothing.
+    Those that failed have saved nothing, nor have those that a limit cut off before they began.
     """
-    runs = [run for _, run in history.runs()]
+    runs = [run for _, run in history.runs() if run.curve or run.state is not RunState.STOPPED]
     ended = (run for run in runs if run.state not in (RunState.RUNNING, RunState.FAILED))
     left = sum(history.max_resource - run.resource for run in ended)
     return left - sum(history.max_resource - run.origin for run in runs if run.origin)

@@ -186,7 +186,7 @@ def plan(arguments: argparse.Namespace) -> int:
     from policylab.experiments.schema import parse_experiment, read_experiment
 
     read = read_experiment(arguments.config, overrides=arguments.overrides)
-    document = make_plan(parse_experiment(read), document=read)
+    document = make_plan(parse_experiment(read), document=read, root=Path(arguments.out))
     emit(arguments, document, text=lambda: _plan_text(document))
     return 0
 

@@ -51,7 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     for running in (run, tune):
         _running_arguments(running)
     _add_groups(command)
-    takes_config(command("plan", call="experiment:plan", text="validate and price an experiment without training"))
+    plan = command("plan", call="experiment:plan", text="validate and price an experiment without training")
+    takes_config(plan)
+    plan.add_argument(
+        "--out", default="runs", help="folder of the run directories that a warm start names (default: runs)"
+    )
     resume = command("resume", call="experiment:resume", text="finish an interrupted or failed run directory")
     resume.add_argument("run_dir")
     compare = command("compare", call="experiment:compare", text="compare finished runs, with intervals")

@@ -222,6 +222,21 @@ def import_(arguments: argparse.Namespace) -> int:
     return 0
 
 
+ENDS = ("wall_clock_s", "target", "not_improving", "convergence")
+"""Limits that depend on the clock or on the values that come."""
+
+
+def _limit_text(limit: Any) -> str:
+    """Return a limit's value, or its settings.
+
+    >>> _limit_text(0.5), _limit_text({"trials": 5, "threshold": 0.01})
+    ('0.5', 'trials 5, threshold 0.01')
+    """
+    if not isinstance(limit, Mapping):
+        return f"{limit:g}"
+    return ", ".join(f"{name} {value:g}" for name, value in limit.items())
+
+
 def plan_rows(document: Mapping[str, Any]) -> list[list[str]]:
     """Return the rows of a plan that speak of its search."""
     search, seeds, full = document["search"], document["seeds"], document["steps_per_run"]
@@ -238,6 +253,8 @@ def plan_rows(document: Mapping[str, Any]) -> list[list[str]]:
         ["default", default],
         ["at most", f"{', '.join(bounds)}, {counted(search['seeds_at_most'], 'tuning seed')}"],
     ]  # fmt: skip
+    if ends := [f"{name} {_limit_text(limit)}" for name, limit in search["limits"].items() if name in ENDS]:
+        rows.append(["ends at", "; ".join(ends)])
     if rehearsal:
         levels = ", ".join(f"{n:,} to {int(level):,}" for level, n in rehearsal["levels"].items())
         rows.append(["expected", f"{rehearsal['steps']:,} steps in {counted(rehearsal['runs'], 'run')} of "
