@@ -84,7 +84,7 @@ def chance_text(chance: float) -> str:
     """Return a probability of being better, never as certain.
 
     >>> chance_text(0.5), chance_text(0.9812), chance_text(0.99999), chance_text(0.0)
-    ('50 %', '98 %', '> 99.9 %', '< 0.1 %')
+    ('50 %', '98.1 %', '> 99.9 %', '< 0.1 %')
     """
     if chance > 0.999:
         return "> 99.9 %"

@@ -44,7 +44,10 @@ def test_a_difference_is_found(
     (one,) = found(running)["against_baseline"]
     assert (one["name"], one["verdict"]) == ("b", verdict)
     low, high = one["interval"]
-    assert low < means[1] - means[0] < high
+    assert low < one["difference"] < high
+    assert (low > 0, high < 0) == (verdict == "better", verdict == "worse")
+    # Which variant answers is drawn anew in every run, and one interval in twenty may miss: so five standard errors.
+    assert abs(one["difference"] - (means[1] - means[0])) < 5 * (high - low) / (2 * 1.96)
     assert f"b minus a: {one['difference']:+.4g} [" in _status_text(running.admin.status())
     running.server.close()
 
