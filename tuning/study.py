@@ -102,13 +102,10 @@ class Study:
         started, budget = self.history.proposed, self._limits.budget
         if self._limits.trials is not None and started >= self._limits.trials:
             return f"limits.trials: {started} configurations tried"
-        if budget is not None and not self._dry:
+        if budget is not None and budget - self.history.spent < self.history.max_resource:
             name = "cost" if self._limits.steps is None or budget < self._limits.steps else "steps"
-            return f"limits.{name}: {self.history.spent} of {budget} steps spent, the rest pays for nothing more"
+            return f"limits.{name}: {self.history.spent} of {budget} steps spent, the rest pays for no full training"
         return "nothing left to try"
-
-    _dry = False
-    """Whether the searcher had no configuration left when it was asked last."""
 
     _n_works = 0
     """Decisions in the log that begin work: all but stops."""
@@ -137,9 +134,7 @@ class Study:
         n_started = self.history.proposed
         if self._limits.trials is not None and n_started >= self._limits.trials:
             return None
-        found = self._searcher.suggest(self.history, rng=generator(self._seed, "searcher", n_started))
-        self._dry = found is None
-        return found
+        return self._searcher.suggest(self.history, rng=generator(self._seed, "searcher", n_started))
 
     def _carry_out(self, decisions: Sequence[Decision]) -> None:
         """Log the decisions in one write, then do what they say."""

@@ -84,10 +84,10 @@ def test_who_met_the_target_is_selected_and_the_reason_has_the_metrics_sign() ->
 
 def test_a_budget_whose_rest_pays_for_nothing_says_so() -> None:
     found = tune(lambda task: 1.0, SPACE, limits={"steps": 25}, max_resource=10, searcher="random", scheduler="fixed")
-    assert found.reason == "limits.steps: 20 of 25 steps spent, the rest pays for nothing more"
+    assert found.reason == "limits.steps: 20 of 25 steps spent, the rest pays for no full training"
     price = {"cost": 12.5, "cost_per_step": 0.5}
     found = tune(lambda task: 1.0, SPACE, limits=price, max_resource=10, searcher="random", scheduler="fixed")
-    assert found.reason == "limits.cost: 20 of 25 steps spent, the rest pays for nothing more"
+    assert found.reason == "limits.cost: 20 of 25 steps spent, the rest pays for no full training"
     few = {"parameters": {"x": {"kind": "categorical", "values": [1, 2]}}}
     found = tune(lambda task: 1.0, few, limits={"steps": 25}, searcher="random", scheduler="fixed")
     assert found.reason == "nothing left to try"
