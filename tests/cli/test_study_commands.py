@@ -181,6 +181,16 @@ def test_the_verdict_is_what_the_runs_say(finished: Path) -> None:
     assert not seeds["tune"] & seeds["confirm"]
 
 
+def test_a_result_of_an_earlier_version_is_shown(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished, tmp_path / finished.name))
+    result = json.loads((copy / "result.json").read_text())
+    del result["search"]["improvement"], result["search"]["optimism_gap_ci"]
+    (copy / "result.json").write_text(json.dumps(result))
+    text, _ = cli("study", "show", str(copy))
+    assert "default  " in text
+    assert "seed by seed" not in text
+
+
 def test_show_is_readable_and_can_be_cut(finished: Path, cli: Cli) -> None:
     text, _ = cli("study", "show", str(finished), "--top", "3")
     assert "480,000 steps = 24.0 full trainings" in text

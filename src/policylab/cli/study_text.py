@@ -113,9 +113,10 @@ def _verdict(document: Mapping[str, Any]) -> list[list[str]]:
             ["confirmed", f"{estimate_text(document['confirmed'])}; optimism gap {document['optimism_gap']:.4g}"]
         )
         default, gain = document["default_confirmed"], document["improvement"]
-        chance = f"; the winner is better by {gain['value']:.4g}{_ends(gain['ci'])} seed by seed"
+        # A result that was written before there was such a comparison has none.
+        better = f"; the winner is better by {gain['value']:.4g}{_ends(gain['ci'])} seed by seed" if gain else ""
         rows.append(
-            ["default", f"{estimate_text(default)}{chance if document['default'] != best else '; it is the winner'}"]
+            ["default", f"{estimate_text(default)}{better if document['default'] != best else '; it is the winner'}"]
         )
     elif document["confirmation"]:
         told = "{runs} of {planned} runs".format(**document["confirmation"])
