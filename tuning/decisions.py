@@ -32,12 +32,17 @@ class Start:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Resume:
-    """Continue the run of ``trial`` on ``seed`` from its checkpoint until ``until``."""
+    """Continue the run of ``trial`` on ``seed`` from its checkpoint until ``until``.
+
+    ``promotion`` says that training up to ``until`` anew was the alternative, so that the checkpoint saves what it
+    holds; it is False where the run only paused to be looked at.
+    """
 
     trial: int
     seed: int
     until: int
     reason: str
+    promotion: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

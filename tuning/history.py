@@ -101,7 +101,7 @@ class History:
         under_way: the runs that are executing, by (trial, seed).
         reported: (trial, seed) of every report that advanced a run, in order; forks begin with one.
         spent: resource used in all.
-        saved: resource that resuming from checkpoints did not have to spend again.
+        saved: resource that promoted runs and copies found in their checkpoints and did not have to spend again.
         failures: runs that failed since the last report of any.
     """
 
@@ -131,7 +131,7 @@ class History:
             run = trial.runs[decision.seed]
             run.until, run.state = decision.until, RunState.RUNNING
             self.under_way[trial.id, run.seed] = run
-            self.saved += run.resource
+            self.saved += run.resource * decision.promotion
         elif isinstance(decision, Stop):
             self._stop(trial, decision)
 

@@ -4,7 +4,8 @@
 |---|---|
 | study | schema_version, seed, settings, space: first line, once |
 | start | trial, configuration, seed, until, reason |
-| resume, add_seed | trial, seed, until, reason |
+| resume | trial, seed, until, reason, promotion |
+| add_seed | trial, seed, until, reason |
 | fork | trial, configuration, seed, until, parent, origin, reason |
 | stop | trial, seed (null: the whole trial), reason |
 | report | trial, seed, resource, value (larger is better) |
@@ -66,7 +67,8 @@ class EventLog:
             self.append(first)
         elif content_hash(self.events[0]) != content_hash(first):
             raise RunDirectoryError(
-                f"{self._path}: this log belongs to a study with other settings; tune into another folder"
+                f"{self._path}: this log belongs to a study with other settings; tune into another "
+                "folder, with this one as a parent (warm_start) to learn from what it holds"
             )
 
     @property

@@ -169,7 +169,7 @@ class StudyData:
         default: number of the default's trial; None if the search did not try it.
         default_configuration: path -> value of the configuration to beat.
         spent: resource used by the search.
-        saved_by_resuming: resource that checkpoints spared.
+        saved_by_resuming: resource that promoted runs and copies found in checkpoints.
         saved_by_stopping: resource left unused by runs that were not taken to a full training.
         optimism_gap: selected minus confirmed; None without confirmation.
         default_confirmed: the default on the confirmation seeds; None without confirmation.

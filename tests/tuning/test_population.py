@@ -66,6 +66,7 @@ def test_the_worst_fifth_goes_on_as_copies_of_the_best_fifth() -> None:
     kinds = [event["event"] for event in decisions(log)]
     assert kinds == ["start"] * 10 + ["stop", "fork"] * 2 + ["resume"] * 8 + ["complete"], "copies before continuations"
     assert study.history.spent == 10 * FULL
+    assert study.history.saved == 2 * 5, "copies begin with what others were trained; who goes on was only looked at"
 
 
 def test_members_as_good_as_the_winners_are_left_alone() -> None:

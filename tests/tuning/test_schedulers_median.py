@@ -41,6 +41,11 @@ def test_amt_compares_the_value_with_the_median_of_running_averages() -> None:
     assert history.trials[3].stopped == "median rule (amt) at 3: 2 is below 3 of 3 trials"
 
 
+def test_a_look_saves_nothing() -> None:
+    history = run([[9, 9, 9, 9], [1, 1, 1, 1], [1, 1, 1, 1]], "amt", min_trials=2)
+    assert history.saved == 0, "without looks, each run would have been trained in one piece"
+
+
 def test_amt_takes_earlier_trials_as_far_as_they_got() -> None:
     # The second is stopped at once; its first value still counts for the third: the median of 10 and 0 is 5.
     history = run([[10, 10, 10], [0, 10, 10], [5, 10, 10], [4.9, 10, 10]], "amt")

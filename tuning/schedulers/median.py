@@ -88,7 +88,8 @@ class Median:
                 verdict = self._verdict(history, trial.id)
                 if verdict is None:
                     until = next(look for look in self._looks if look > run.until)
-                    return [*stops, Resume(trial.id, SEED, until, f"not below the median at {run.until}")]
+                    reason = f"not below the median at {run.until}"
+                    return [*stops, Resume(trial.id, SEED, until, reason, promotion=False)]
                 stops.append(Stop(trial.id, None, verdict))
             elif run.state is RunState.RUNNING:
                 owed += full - run.until

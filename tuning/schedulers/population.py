@@ -234,7 +234,7 @@ def _continuation(survivors: Sequence[Trial], level: int, *, until: int) -> Deci
     for trial in survivors:
         for run in trial.runs.values():
             if run.state is RunState.PAUSED and run.until == level:
-                return Resume(trial.id, run.seed, until, f"goes on from {level}")
+                return Resume(trial.id, run.seed, until, f"goes on from {level}", promotion=False)
     return None
 
 
