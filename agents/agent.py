@@ -40,6 +40,9 @@ class Agent(Protocol):
         exact_resume: whether a restored agent continues bit-exactly.
         stochastic: its policy is a distribution over actions, of which acting deterministically is only a part; both
             are evaluated.
+
+    A class of agents that knows the names of all metrics it may report has them as ``metrics``, a frozenset; without
+    it, any name may be asked for.
     """
 
     online: bool

@@ -67,6 +67,9 @@ class BanditAgent:
     online: ClassVar[bool] = True
     exact_resume: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
+    metrics: ClassVar[frozenset[str]] = frozenset(
+        {"train/reward_mean", "train/optimal_fraction", "train/return_mean", "train/length_mean"}
+    )
 
     def __init__(self, settings: BanditSettings, env_settings: EnvSettings, *, seed: int) -> None:
         env = training_env(env_settings)

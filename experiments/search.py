@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from policylab.agents.registry import AGENTS
 from policylab.config import Document, KeyPath, Settings, data_path, put, validate
-from policylab.errors import ConfigError
+from policylab.errors import ConfigError, did_you_mean
 from policylab.experiments.objective import RETURN_METRIC, Objective
 from policylab.tuning.limits import Limits
 from policylab.tuning.scheduler import SCHEDULERS, Horizon
@@ -190,10 +190,35 @@ def check_search(config: ExperimentConfig, document: Document) -> None:
     """
     if config.search is None:
         return
+    if unknown := _unknown_metric(config, config.search):
+        raise ConfigError(f"{document.place(('search', 'metric'))}: {unknown}")
     space = config.search.space
     findings = space.check(lambda path, value: _fault(config, space, path=path, value=value))
     findings += () if findings else _fixed_while_training(config, config.search)
     raise_in_space(findings, document)
+
+
+def _unknown_metric(config: ExperimentConfig, search: SearchSettings) -> str | None:
+    """Return why no run can report the metric, or None if one may: not every agent tells the names it has."""
+    known: set[str] = set()
+    for agent in map(AGENTS.load, sorted(_kinds(config, search))):
+        reported: frozenset[str] | None = getattr(agent, "metrics", None)
+        if reported is None:
+            return None
+        online = agent.online or config.evaluation.kind == "online"
+        known |= reported if online else {*reported, RETURN_METRIC}
+    if search.metric in known:
+        return None
+    names = f"there are {', '.join(sorted(known))}"
+    if search.metric == RETURN_METRIC:
+        return f"search.metric '{search.metric}' is not reported where runs are valued while they learn; {names}"
+    return f"search.metric '{search.metric}' is in no report{did_you_mean(search.metric, known)}; {names}"
+
+
+def _kinds(config: ExperimentConfig, search: SearchSettings) -> set[str]:
+    """Return the kinds of agent that the search may train."""
+    searched = search.space.parameters.get("agent.kind")
+    return {config.agent.kind, *(searched.listed() if searched else ())}
 
 
 def raise_in_space(findings: Sequence[tuple[KeyPath, str]], document: Document) -> None:
@@ -227,8 +252,7 @@ def _fixed_while_training(config: ExperimentConfig, search: SearchSettings) -> I
     """Yield what a population would change although the agent cannot take it up while it trains."""
     if search.scheduler.kind != "population":
         return
-    kinds = search.space.parameters.get("agent.kind")
-    agents = {type(config.agent), *(AGENTS.load(kind).Settings for kind in (kinds.listed() if kinds else ()))}
+    agents = [AGENTS.load(kind).Settings for kind in sorted(_kinds(config, search))]
     for path in search.scheduler.explore or search.space.paths:
         for fault in (fault for agent in agents if (fault := change_fault(agent, path))):
             remedy = "list the paths that may change in scheduler.explore, copies inherit the others"

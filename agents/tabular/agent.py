@@ -18,7 +18,7 @@ from policylab.agents.schedules import INVERSE_VISITS, InverseVisits, Schedule, 
 from policylab.agents.settings import TabularSettings
 from policylab.agents.tabular.core import Algorithm, Core, Size, make_core
 from policylab.agents.tabular.plain import PlainExecution
-from policylab.agents.tabular.progress import EPISODES, STEPS, Progress, begin, metrics_of
+from policylab.agents.tabular.progress import EPISODES, METRICS, STEPS, Progress, begin, metrics_of
 from policylab.agents.tabular.world import World, world_of
 from policylab.agents.value_policies import TabularPolicy
 from policylab.envs.cursor import EpisodeCursor
@@ -72,6 +72,7 @@ class TabularAgent:
     online: ClassVar[bool] = False
     exact_resume: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
+    metrics: ClassVar[frozenset[str]] = METRICS | {f"train/{name}" for name in ("learning_rate", *PARAMETERS.values())}
     compiled: ClassVar[bool] = True
     """Whether the algorithm has a compiled form."""
     linear: ClassVar[bool] = True

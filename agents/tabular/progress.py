@@ -38,6 +38,10 @@ def begin(n_features: int) -> Progress:
     return Progress(clock, np.zeros(3), np.zeros(n_features, dtype=np.bool_))
 
 
+METRICS = frozenset({"train/states_visited", "train/td_error", "train/return_mean", "train/length_mean"})
+"""Names of what `metrics_of` may return."""
+
+
 def metrics_of(progress: Progress, n_steps: int) -> dict[str, float]:
     """Return the metrics of the last ``n_steps`` steps."""
     clock, tally, seen = progress

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from policylab.errors import UserError
+from policylab.errors import ConfigError, UserError
 from policylab.experiments.rundir import RunDirectory, create_run
-from policylab.experiments.schema import ExperimentConfig
+from policylab.experiments.schema import ExperimentConfig, load_experiment
 from policylab.experiments.study import read_history, search
 
 METRIC = "train/return_mean"
@@ -61,3 +61,39 @@ def test_a_run_that_never_reported_the_metric_says_which_and_what_to_do(tmp_path
     run = study(tmp_path, scheduler={"kind": "race"})
     with pytest.raises(UserError, match=r"reports.jsonl: no report holds search.metric 'train/return_mean'.*eval/ret"):
         search(run)
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "message"),
+    [
+        (
+            "train/tderror",
+            {},
+            r"search.metric 'train/tderror' is in no report; did you mean 'train/td_error'\?; there are",
+        ),
+        ("eval/return_mean", {"evaluation": {"kind": "online"}}, "not reported where runs are valued while they learn"),
+        ("eval/return_mean", {"env": {"id": "policylab/Bandit-v0"}, "agent": {"kind": "bandit_ucb1"}}, "train/reward"),
+    ],
+)
+def test_a_metric_that_no_run_can_report_is_told_before_any_is_trained(
+    metric: str, changes: dict[str, Any], message: str, tmp_path: Any
+) -> None:
+    space = {"agent.c" if "env" in changes else "agent.learning_rate": {"kind": "continuous", "low": 0.1, "high": 1.0}}
+    search_section = {"metric": metric, "space": {"parameters": space}, "limits": {"trials": 12}}
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps({**RARE, **changes, "search": search_section}, indent=1))
+    line = 1 + next(n for n, text in enumerate(file.read_text().splitlines()) if '"metric"' in text)
+    with pytest.raises(ConfigError, match=f"x.json:{line}:.*{message}"):
+        load_experiment(str(file))
+
+
+def test_an_agent_that_does_not_tell_its_metrics_is_asked_for_any(tmp_path: Any) -> None:
+    rate = {"kind": "continuous", "low": 1e-4, "high": 1e-3}
+    search_section = {"metric": "train/entropy", "space": {"parameters": {"agent.learning_rate": rate}}}
+    agent = {"kind": "rllib", "algorithm": "PPO"}
+    file = tmp_path / "x.json"
+    settings = {"agent": agent, "env": {"id": "CartPole-v1"}, "launcher": {"kind": "local"}}
+    file.write_text(json.dumps({**RARE, **settings, "search": {**search_section, "limits": {"trials": 12}}}))
+    config = load_experiment(str(file))
+    assert config.search is not None
+    assert config.search.metric == "train/entropy"
