@@ -68,7 +68,12 @@ def search_plan(config: ExperimentConfig, *, root: Path) -> dict[str, Any]:
         "rehearsal": _rehearsal(config, search, space=space),
         "confirm_steps": 2 * config.seeds.confirm * config.budget.steps,
         "advice": advise(
-            space, searcher=search.searcher.kind, scheduler=search.scheduler, horizon=horizon, parallel=parallel
+            space,
+            searcher=search.searcher,
+            scheduler=search.scheduler,
+            horizon=horizon,
+            parallel=parallel,
+            limits=search.limits,
         )
         + _refused_draws(config, space)
         + _about_parents(config, search, space=space, root=root),

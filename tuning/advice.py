@@ -7,6 +7,7 @@
 | too much parallelism | fewer than 10 rounds of learning | the same: sequential search learns most from each training |
 | one tuning seed | 1 | ARLBench, Becktepe et al. 2024; Eimer et al. 2023, arXiv 2306.01324 |
 | a population that only follows its first leaders | fewer than 10 members | Jaderberg et al. 2017, figure 5 |
+| an end before the first model | trials up to the searcher's `n_startup_trials` | their values are of Sobol points |
 | a bracket that is never filled | trainings the widest bracket costs | Li et al. 2018, JMLR 18-185, algorithm 1 |
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policylab.config import Settings
+from policylab.tuning.limits import Limits
 from policylab.tuning.parameters import Categorical, Continuous
 from policylab.tuning.scaling import AUTO_LOGARITHMIC
 from policylab.tuning.scheduler import Horizon
@@ -34,22 +36,35 @@ CONFIGURATIONS_PER_PARAMETER = 5
 MIN_ROUNDS = 10
 MIN_MEMBERS = 10
 
+NO_LIMITS = Limits()
+"""What ends no search."""
 
-def advise(space: Space, *, searcher: str, scheduler: Settings, horizon: Horizon, parallel: int) -> list[str]:
+
+def advise(
+    space: Space,
+    *,
+    searcher: Settings,
+    scheduler: Settings,
+    horizon: Horizon,
+    parallel: int,
+    limits: Limits = NO_LIMITS,
+) -> list[str]:
     """Return one sentence for each thing worth changing; an empty list is approval.
 
     Args:
         space: what is searched.
-        searcher: its kind.
+        searcher: its settings.
         scheduler: its settings.
         horizon: resource of a full training, budget, tuning seeds and number of configurations.
         parallel: trainings at a time.
+        limits: when it ends; what they allow is in ``horizon``.
     """
     n = _configurations(scheduler, horizon)
     return [
         *_dimensions(space, n),
         *_scales(space),
         *_parallelism(searcher, n, parallel=parallel),
+        *_early_end(searcher, limits),
         *_seeds(scheduler, horizon),
         *_brackets(scheduler, horizon),
         *_population(scheduler, n),
@@ -115,8 +130,24 @@ def _scales(space: Space) -> Iterator[str]:
             )
 
 
-def _parallelism(searcher: str, n: int | None, *, parallel: int) -> Iterator[str]:
-    if searcher in LEARNING and n is not None and parallel > 1 and n < MIN_ROUNDS * parallel:
+def _early_end(searcher: Settings, limits: Limits) -> Iterator[str]:
+    n_startup = getattr(searcher, "n_startup_trials", 0)
+    stalled, converged = limits.not_improving, limits.convergence
+    earliest = {
+        "not_improving": stalled.trials + 1 if stalled else None,
+        "convergence": 2 * converged.trials if converged else None,
+    }
+    for name, n in earliest.items():
+        if n is not None and n <= n_startup:
+            yield (
+                f"limits.{name} may end the search after {n} trials, the first {n_startup} are drawn before there is a "
+                f"model: set its trials to {n_startup} or more, or lower searcher.n_startup_trials"
+            )
+
+
+def _parallelism(searcher: Settings, n: int | None, *, parallel: int) -> Iterator[str]:
+    learns = getattr(searcher, "kind", None) in LEARNING
+    if learns and n is not None and parallel > 1 and n < MIN_ROUNDS * parallel:
         wise = max(1, n // MIN_ROUNDS)
         yield (
             f"{parallel} trainings at a time leave {n} configurations only {-(-n // parallel)} rounds to learn from: "

@@ -31,10 +31,13 @@ class Convergence(Settings):
 
     SageMaker's rule (`ConvergenceDetected`: 1 % or less over the best) is not published. Here the values to come are
     taken as normal with mean and deviation of the last ones, and the sum of their expected improvements over the best
-    (Jones et al. 1998, equation 15), which bounds that of all together, must be below the threshold.
+    (Jones et al. 1998, equation 15), which bounds that of all together, must be below the threshold. As many trials
+    must have ended before: the first of a search are drawn without a model, and say little about those to come.
     """
 
-    trials: int = Field(default=10, ge=3, description="last trials that ended, which speak for those to come")
+    trials: int = Field(
+        default=10, ge=3, description="last trials that ended, which speak for those to come, after as many before them"
+    )
     threshold: float = Field(default=0.01, gt=0.0, description="expected relative improvement that is worth going on")
 
 
@@ -162,7 +165,7 @@ def _stalled(means: list[float], rule: NotImproving) -> bool:
 def _converged(means: list[float], rule: Convergence) -> bool:
     """Whether trials like the last ones are expected to improve on the best by less than the threshold."""
     recent = [value for value in means[-rule.trials :] if math.isfinite(value)]
-    if len(recent) < rule.trials:
+    if len(recent) < rule.trials or len(means) < 2 * rule.trials:
         return False
     best, deviation = max(means), statistics.stdev(recent)
     gain = statistics.mean(recent) - best

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from policylab.config import Settings
-from policylab.tuning.advice import advise
+from policylab.tuning.advice import NO_LIMITS, advise
+from policylab.tuning.limits import Convergence, Limits, NotImproving
 from policylab.tuning.scheduler import Horizon
 from policylab.tuning.schedulers.asha import AshaSettings
 from policylab.tuning.schedulers.fixed import FixedSettings
@@ -15,6 +16,7 @@ from policylab.tuning.schedulers.hyperband import HyperbandSettings
 from policylab.tuning.schedulers.median import MedianSettings
 from policylab.tuning.schedulers.population import PopulationSettings
 from policylab.tuning.schedulers.race import RaceSettings
+from policylab.tuning.searcher import SEARCHERS
 from policylab.tuning.space import Space
 
 
@@ -31,14 +33,16 @@ def advice(
     n_trials: int | None = 64,
     n_seeds: int = 5,
     parallel: int = 1,
+    limits: Limits = NO_LIMITS,
 ) -> list[str]:
     horizon = Horizon(max_resource=100, budget=budget, n_seeds=n_seeds, n_trials=n_trials)
     return advise(
         searched or space(),
-        searcher=searcher,
+        searcher=SEARCHERS.load(searcher).Settings(),
         scheduler=scheduler or FixedSettings(),
         horizon=horizon,
         parallel=parallel,
+        limits=limits,
     )
 
 
@@ -100,6 +104,15 @@ def test_too_much_parallelism_to_learn(searcher: str) -> None:
     (found,) = advice(searcher=searcher, parallel=16)
     assert found.startswith("16 trainings at a time leave 64 configurations only 4 rounds to learn from: run 6 at")
     assert advice(searcher=searcher, parallel=6) == []
+
+
+@pytest.mark.parametrize("rule", [{"convergence": Convergence(trials=3)}, {"not_improving": NotImproving(trials=5)}])
+def test_a_search_that_may_end_before_its_first_model(rule: dict[str, Any]) -> None:
+    (found,) = advice(limits=Limits(**rule))
+    (name,) = rule
+    assert found.startswith(f"limits.{name} may end the search after 6 trials, the first 10 are drawn before")
+    assert advice(limits=Limits(**rule), searcher="random") == [], "none of its trials has a model"
+    assert advice(limits=Limits(convergence=Convergence(), not_improving=NotImproving(trials=10))) == []
 
 
 def test_searches_that_do_not_learn_may_be_parallel() -> None:

@@ -123,8 +123,10 @@ def test_trials_count_in_the_order_in_which_they_finished() -> None:
     assert met(values, not_improving={"trials": 3}) != ""
 
 
-@pytest.mark.parametrize("rule", [{"not_improving": {"trials": 5}}, {"convergence": {"trials": 5}}])
-def test_trials_that_were_given_up_count_too(rule: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("rule", "at_most"), [({"not_improving": {"trials": 5}}, 8), ({"convergence": {"trials": 5}}, 12)]
+)
+def test_trials_that_were_given_up_count_too(rule: dict[str, Any], at_most: int) -> None:
     """A flat objective of which the median rule stops nearly all: what ended is told from trained in full."""
 
     tasks: list[float] = []
@@ -139,7 +141,7 @@ def test_trials_that_were_given_up_count_too(rule: dict[str, Any]) -> None:
     scheduler = {"kind": "median", "grace": 0, "min_trials": 1}
     found = tune(flat, SPACE, searcher="random", scheduler=scheduler, max_resource=10, limits={"trials": 60, **rule})
     assert found.reason.startswith(f"limits.{next(iter(rule))}")
-    assert len(found.trials) <= 8
+    assert len(found.trials) <= at_most
     assert full == {tasks[0]}, "one was trained in full"
 
 
@@ -160,8 +162,8 @@ def test_a_search_converges_when_the_values_to_come_promise_nothing() -> None:
     assert met(wide, convergence={}) == ""
     assert met(settled, convergence={}) == "limits.convergence: 10 more trials promise no improvement"
     assert met(far_below, convergence={}) != ""
-    assert met([1.0] * 9, convergence={}) == ""
-    assert met([1.0] * 10, convergence={}) != ""
+    assert met([1.0] * 19, convergence={}) == "", "the first ten are a search's beginning"
+    assert met([1.0] * 20, convergence={}) != ""
 
 
 def test_a_bayesian_search_ends_by_itself_and_a_random_one_goes_on() -> None:
