@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from policylab.config import Settings
 
@@ -26,6 +27,10 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
 class Constraint(Settings):
     """``left op right`` must hold wherever both sides exist; ``==`` is no constraint but one parameter too many.
 
+    It may be written as it is printed.
+
+    >>> str(Constraint.model_validate("agent.n_steps >= 8"))
+    'agent.n_steps >= 8.0'
     >>> batch = Constraint(left="batch", op="<=", right="buffer")
     >>> batch.holds({"batch": 64, "buffer": 32}), batch.holds({"batch": 64})
     (False, True)
@@ -34,6 +39,16 @@ class Constraint(Settings):
     left: Operand = Field(union_mode="left_to_right", description="path of a parameter, or a number")
     op: Literal["<", "<=", ">", ">=", "!="]
     right: Operand = Field(union_mode="left_to_right", description="path of a parameter, or a number")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        found = re.fullmatch(r"\s*(\S+)\s+(\S+)\s+(\S+)\s*", data)
+        if found is None:
+            raise ValueError("a constraint is PATH OP PATH with spaces between, or {left: PATH, op: '<=', right: PATH}")
+        return dict(zip(("left", "op", "right"), found.groups(), strict=True))
 
     @property
     def paths(self) -> list[str]:

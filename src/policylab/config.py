@@ -148,8 +148,12 @@ def parse(text: str, source: str) -> Document:
 def assign(document: Document, assignments: Sequence[str]) -> Document:
     """Return ``document`` with each ``path=value`` put in; the value is read as YAML.
 
+    A key that holds dots itself is found where the document has it; a new one stands in brackets.
+
     >>> assign(parse("a: {b: 1}", "x"), ["a.b=2", "a.c=[1e-3]"]).data
     {'a': {'b': 2, 'c': [0.001]}}
+    >>> assign(parse("a: {b.c: {d: 1}}", "x"), ["a.b.c.d=2", "a[b.e].f=3"]).data
+    {'a': {'b.c': {'d': 2}, 'b.e': {'f': 3}}}
 
     Raises:
         ConfigError: an assignment without ``=``, or a path through something that is not a mapping or list.
@@ -158,14 +162,32 @@ def assign(document: Document, assignments: Sequence[str]) -> Document:
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
         place = f"--set {assignment}"
-        if not equals or not dotted.strip():
+        path = _key_path(data, dotted.strip())
+        if not equals or not path:
             raise ConfigError(f"{place}: expected path=value, such as agent.discount=0.95")
-        path = tuple(int(part) if part.isdigit() else part for part in dotted.strip().split("."))
         put(data, path, value=_load_yaml(text, place)[1], place=place)
         for known in [known for known in places if known[: len(path)] == path]:
             del places[known]
         places[path] = place
     return Document(data=data, places=places, source=document.source)
+
+
+def _key_path(data: Any, dotted: str) -> KeyPath:
+    """Return the keys of a path in words: the longest that the data has, else what stands between dots."""
+    parts = [bracketed or plain for bracketed, plain in re.findall(r"\[([^\]]+)\]|([^.\[\]]+)", dotted)]
+    path: list[str | int] = []
+    while parts:
+        joined = (n for n in range(len(parts), 1, -1) if isinstance(data, dict) and ".".join(parts[:n]) in data)
+        n = next(joined, 1)
+        key: str | int = ".".join(parts[:n])
+        parts = parts[n:]
+        if isinstance(data, list) and str(key).isdigit():
+            key = int(key)
+            data = data[key] if key < len(data) else None
+        else:
+            data = data.get(key) if isinstance(data, dict) else None
+        path.append(key)
+    return tuple(path)
 
 
 def _copy(value: Any) -> Any:
@@ -244,6 +266,8 @@ def _finding(document: Document, found: Mapping[str, Any], *, schema: dict[str, 
     if kind == "extra_forbidden":
         known = _known_keys(schema, document.data, path=path[:-1])
         message = "unknown key" + (did_you_mean(str(path[-1]), known) or f"; known: {', '.join(known)}")
+        if path[-1] in known:
+            message = "belongs to another kind than the one that is set beside it; set that kind, too"
     elif kind == "missing":
         message = "required, but missing"
     elif kind == "union_tag_invalid":
@@ -253,6 +277,9 @@ def _finding(document: Document, found: Mapping[str, Any], *, schema: dict[str, 
         message = f"unknown kind '{context['tag']}'{hint} (known: {', '.join(known)})"
     elif kind == "union_tag_not_found":
         path, message = (*path, str(context["discriminator"]).strip("'")), "required, but missing"
+    elif kind in ("too_long", "too_short"):
+        word, bound = ("most", context["max_length"]) if kind == "too_long" else ("least", context["min_length"])
+        message = f"must have at {word} {bound} entr{'y' if bound == 1 else 'ies'}, got {context['actual_length']}"
     else:
         message = re.sub(r"^(Value|Assertion) error, ", "", found["msg"])
         if kind in ("model_attributes_type", "model_type", "dict_type"):

@@ -80,7 +80,7 @@ def test_a_wrong_item_of_a_list_is_one_mistake_and_an_empty_list_is_another():
         "--set schedules.0=7: schedules.0: expected a mapping of settings, got 7"
     ]
     (found,) = findings(text, ["schedules=[]"])
-    assert "should have at least 1 item" in found
+    assert "must have at least 1 entry, got 0" in found
 
 
 def test_an_override_is_validated_and_named_as_the_place():
@@ -96,7 +96,17 @@ def test_overrides_reach_into_mappings_and_lists_in_order():
     assert document.data == {"a": {"b": 3, "d": {"e": 0.001}}, "c": [1, 5], "f": ["x", "y"]}
 
 
-@pytest.mark.parametrize("assignment", ["agent.discount", "=3", "name.x=1", "c.9=1"])
+def test_a_key_that_holds_dots_is_found_or_made():
+    text = "space: {agent.rate: {low: 1, high: 2}, agent: {rate: {low: 3}}}"
+    new = ["space[agent.size]={low: 5}", "space[agent.size].high=6"]
+    document = assign(parse(text, "x"), ["space.agent.rate.low=0", *new])
+    assert document.data["space"]["agent.rate"] == {"low": 0, "high": 2}
+    assert document.data["space"]["agent"] == {"rate": {"low": 3}}
+    assert document.data["space"]["agent.size"] == {"low": 5, "high": 6}
+    assert document.place(("space", "agent.size", "high")) == "--set space[agent.size].high=6"
+
+
+@pytest.mark.parametrize("assignment", ["agent.discount", "=3", "name.x=1", "c.9=1", "[]=1", "..=1"])
 def test_an_override_that_cannot_be_put_in_is_refused(assignment):
     with pytest.raises(ConfigError, match="--set"):
         assign(parse("name: a\nc: [1]", "x"), [assignment])
