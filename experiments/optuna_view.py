@@ -214,7 +214,8 @@ def _attributes(trial: Trial, view: StudyView) -> dict[str, Any]:
     }
     if view.outcome is not None and trial.id in (view.outcome["winner"], view.outcome["default"]):
         values = list(view.confirmed(trial.id).values())
-        facts["confirmed"] = {"mean": sum(values) / len(values), "values": values} if values else None
+        known = bool(values) and all(map(math.isfinite, values))
+        facts["confirmed"] = {"mean": sum(values) / len(values), "values": values} if known else None
     return {name: fact for name, fact in facts.items() if fact is not None}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from policylab.errors import RunDirectoryError
+from policylab.experiments.objective import RETURN_METRIC
 from policylab.experiments.tracking.run_view import read_object, read_run
 from policylab.files import read_lines
 from policylab.tuning.history import History
@@ -64,10 +65,17 @@ class StudyView:
         return int(scheduler.get("seeds") or self.config["seeds"]["tune"])
 
     def confirmed(self, trial: int) -> dict[int, float]:
-        """Return seed -> final value of the finished confirmation runs of ``trial``."""
-        found = {}
+        """Return seed -> what the finished confirmation runs of ``trial`` are worth, in the metric's own direction.
+
+        As in the result, a return is that of the final policy, any other metric the last that was reported.
+        """
+        found, metric = {}, self.search["metric"]
         for path in sorted(self.folder.glob(f"trials/{trial:04d}/confirm-*/result.json")):
-            found[int(path.parent.name.rpartition("-")[2])] = float(read_object(path)["value"])
+            values = [read_object(path)["value"]]
+            if metric != RETURN_METRIC:
+                rows = read_lines(path.with_name("reports.jsonl"))
+                values = [row["metrics"][metric] for row in rows if metric in row["metrics"]]
+            found[int(path.parent.name.rpartition("-")[2])] = float(values[-1] if values else "nan")
         return found
 
 
@@ -95,6 +103,10 @@ def read_study(folder: Path) -> StudyView:
     reason = _replay(folder / EVENTS, history)
     outcome = folder / OUTCOME
     decided = read_object(outcome) if outcome.exists() else None
+    if decided is not None and decided.get("winner") not in history.trials:
+        raise RunDirectoryError(
+            f"{folder / EVENTS}: lacks trial {decided.get('winner')}, which {outcome} selects; restore both from a copy"
+        )
     return StudyView(folder, run.run_id, config, space, history, reason, decided)
 
 

@@ -32,7 +32,8 @@ LOCKS = (".lock", "run.lock")
 def find_parent(source: str, *, root: Path, besides: Path | None = None) -> Path:
     """Return the path that ``source`` names: a path, a run directory below ``root``, or a study's newest run there.
 
-    A study's run ``besides``, the child's own, is passed over.
+    A study's run ``besides``, the child's own, is passed over, and so are those that ended before anything was learned
+    in them, unless there is no other.
 
     Raises:
         RunDirectoryError: nothing of that name.
@@ -44,9 +45,18 @@ def find_parent(source: str, *, root: Path, besides: Path | None = None) -> Path
     own = None if besides is None else besides.resolve()
     dated = [path for path in runs if path.name.startswith(f"{source}-2") and path.resolve() != own]
     if dated:
-        return max(dated, key=lambda path: path.name)
+        return max(dated, key=lambda path: (_has_reports(path), path.name))
     hint = did_you_mean(source, [path.name for path in runs])
     raise RunDirectoryError(f"warm_start.parents: no study, run directory or record '{source}' in {root}{hint}")
+
+
+def _has_reports(run: Path) -> bool:
+    return any(
+        event.get("event") == "report"
+        for log in (run / "study" / EVENTS, run / EVENTS)
+        if log.exists()
+        for event in read_lines(log)
+    )
 
 
 def read_parent(path: Path) -> Parent:

@@ -21,6 +21,7 @@ from policylab.config import Settings
 from policylab.errors import ConfigError
 from policylab.files import read_json
 from policylab.tuning.hyperparameter_text import from_hyperparameters, from_text
+from policylab.tuning.parameters import Continuous, Integer
 from policylab.tuning.searchers.observations import Observation
 from policylab.tuning.study_facts import Parent, Status, StudyFacts
 
@@ -118,7 +119,7 @@ def parent_of_record(record: Any, *, place: str) -> Parent:
         found = [f"{place}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         remedy = "store the describe answer with all TrainingJobSummaries of the list answer in it"
         raise ConfigError("\n".join(f"{line}; {remedy}" for line in found)) from None
-    observed = tuple(_observations(read, facts))
+    observed = tuple(_observations(read, facts, place=place))
     return Parent(
         facts=facts,
         status=STATUSES.get(read.HyperParameterTuningJobStatus, "in_progress"),
@@ -169,14 +170,32 @@ def _single_values(ranges: _Ranges) -> dict[str, Any]:
     return {member.Name: from_text(member.MinValue) for member in members if member.MinValue == member.MaxValue}
 
 
-def _observations(record: _Record, facts: StudyFacts) -> Iterator[Observation]:
-    """Yield what the training jobs measured; jobs without an objective are ignored, as the service does."""
-    for summary in record.TrainingJobSummaries:
+def _observations(record: _Record, facts: StudyFacts, *, place: str) -> Iterator[Observation]:
+    """Yield what the training jobs measured; jobs without an objective are ignored, as the service does.
+
+    Raises:
+        ConfigError: a tuned value lies outside of its range, which no answer of the service has.
+    """
+    for number, summary in enumerate(record.TrainingJobSummaries):
         final = summary.FinalHyperParameterTuningJobObjectiveMetric
         if final is None or summary.ObjectiveStatus == "Failed":
             continue
         configuration = _typed(from_hyperparameters(summary.TunedHyperParameters), facts.space.parameters)
+        for path, value in configuration.items():
+            parameter = facts.space.parameters.get(path)
+            if isinstance(parameter, Continuous | Integer) and not _lies_in(parameter, value):
+                raise ConfigError(
+                    f"{place}: TrainingJobSummaries.{number}.TunedHyperParameters.{path}: must be from "
+                    f"{parameter.low:g} to {parameter.high:g}, its range in this record, got {value!r}; store the "
+                    "answers as the service gave them"
+                )
         yield Observation(configuration, (facts.sign * final.Value,))
+
+
+def _lies_in(parameter: Continuous | Integer, value: Any) -> bool:
+    """Whether a tuned value lies in its range, up to the rounding of its text."""
+    slack = 1e-6 * (parameter.high - parameter.low)
+    return _is_number(value) and parameter.low - slack <= value <= parameter.high + slack
 
 
 def _typed(configuration: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:

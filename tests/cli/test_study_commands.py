@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -342,6 +343,16 @@ def test_a_damaged_log_is_told_with_its_line(finished: Path, cli: Cli, command: 
     log.write_text("".join([*lines[:5], '{"event": "report", "trial": 77}\n', *lines[5:]]))
     _, err = cli("study", command, str(copy), code=2)
     assert "study/events.jsonl:6: not an event that can follow the ones before it" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["show", "best", "export", "importance"])
+def test_a_log_that_was_lost_beside_its_outcome_is_told(finished: Path, cli: Cli, command: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "study/events.jsonl").write_text("")
+    _, err = cli("study", command, str(copy), code=2)
+    assert re.search(r"study/events.jsonl: lacks trial \d+, which .*study/outcome.json selects; restore both", err)
     assert err.count("\n") == 1
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from policylab.experiments.optuna_view import project
 from policylab.experiments.outcome import finished_runs
 from policylab.experiments.rundir import create_run, open_run
 from policylab.experiments.runner import drive
@@ -62,6 +63,16 @@ def test_the_smallest_error_is_selected_and_confirmed(errors: tuple[Path, dict[s
     returned = document["returns"]["confirmed"]
     assert returned["value"] == pytest.approx(np.mean([one.result.value for one in runs]))
     assert document["exact"]["confirmed_gap"] == pytest.approx(document["exact"]["optimal_return"] - returned["value"])
+
+
+def test_optuna_is_told_what_the_confirmation_runs_are_worth_by_the_metric(
+    errors: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    run, document = errors
+    winner = document["search"]["winner"]
+    told = project(run, storage=f"sqlite:///{tmp_path}/view.db").trials[winner].user_attrs["confirmed"]
+    assert told["values"] == last_errors(run, winner, "confirm")
+    assert told["mean"] == pytest.approx(document["confirmed"]["value"])
 
 
 def test_better_is_smaller_in_the_gap_and_against_the_default(errors: tuple[Path, dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from policylab.experiments.runner import Observer, drive
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.study import read_history
 from policylab.tuning.history import History
+from policylab.tuning.parents import find_parent
 
 LAKE: dict[str, Any] = {
     "name": "lake",
@@ -73,6 +74,19 @@ def test_a_later_run_of_a_parents_name_changes_nothing(tmp_path: Path) -> None:
     )
     drive(whole)
     assert configurations(resumed) == configurations(whole)
+
+
+def test_a_run_that_ended_before_anything_was_learned_does_not_stand_for_its_study(tmp_path: Path) -> None:
+    parent = lake(tmp_path)
+    drive(parent)
+    empty = lake(tmp_path, root=3)
+    (empty.path / "study").mkdir()
+    first = (parent.path / "study/events.jsonl").read_text().splitlines(keepends=True)[0]
+    (empty.path / "study/events.jsonl").write_text(first)
+    assert empty.path.name > parent.path.name, "the newest"
+    assert find_parent("lake", root=tmp_path) == parent.path
+    shutil.rmtree(parent.path)
+    assert find_parent("lake", root=tmp_path) == empty.path, "there is no other"
 
 
 def killed(run: RunDirectory, n_lines: int, *, folder: Path) -> RunDirectory:

@@ -267,6 +267,12 @@ def test_asha_deals_configurations_to_brackets_in_proportion() -> None:
     assert starts == [1] * 9 + [3] * 5 + [9] * 3
 
 
+def test_asha_has_no_more_brackets_than_there_are() -> None:
+    chosen = {"kind": "asha", "min_resource": 1 / 9, "brackets_used": 4}
+    with pytest.raises(ConfigError, match=r"brackets_used must be at most 3, the brackets .* got 4"):
+        make(chosen, Horizon(max_resource=9, budget=None, n_seeds=1))
+
+
 # --- failures
 
 

@@ -153,7 +153,7 @@ def test_without_any_value_the_first_error_is_told() -> None:
         ({"limits": {}}, ConfigError, "limits: set trials, steps"),
         ({"limits": {"trails": 3}}, ConfigError, r"limits: trails: unknown key; did you mean 'trials'\?"),
         ({"limits": {"trials": 0}}, ConfigError, "limits: trials: .*greater than or equal to 1, got 0"),
-        ({"space": {"parameters": {}}}, ConfigError, "space: parameters: .*at least 1 item"),
+        ({"space": {"parameters": {}}}, ConfigError, "space: parameters: .*at least 1 entry, got 0"),
         ({"searcher": "bayesain"}, UnknownNameError, "unknown searcher 'bayesain'; did you mean 'bayesian'"),
         ({"searcher": {"kind": "random", "sobel": True}}, ConfigError, "searcher: sobel: unknown key; did you mean"),
         ({"scheduler": "hyperbnd"}, UnknownNameError, "unknown scheduler 'hyperbnd'; did you mean 'hyperband'"),

@@ -746,6 +746,25 @@ def test_an_incomplete_record_says_what_is_missing(change: dict[str, Any], words
         parent_of_record({**record(), **change}, place="taxi-1.json")
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [
+        ("agent.rate", "7", r"agent.rate: must be from 0.0001 to 1, its range in this record, got 7.0"),
+        ("agent.rate", "NaN", r"agent.rate: must be from 0.0001 to 1"),
+        ("agent.tiles", "sixteen", "agent.tiles: must be from 1 to 16, its range in this record, got 'sixteen'"),
+        ("agent.rate", "1.0000000000000002", None),
+    ],
+)
+def test_a_tuned_value_outside_of_its_own_range_is_told(path: str, text: str, words: str | None) -> None:
+    changed = record()
+    changed["TrainingJobSummaries"][0]["TunedHyperParameters"][path] = text
+    if words is None:
+        assert parent_of_record(changed, place="taxi-1.json").observed, "texts round"
+        return
+    with pytest.raises(ConfigError, match=f"^taxi-1.json: TrainingJobSummaries.0.TunedHyperParameters.{words}"):
+        parent_of_record(changed, place="taxi-1.json")
+
+
 @settings(deadline=None)
 @given(noise=st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=2) |
        st.dictionaries(st.sampled_from(sorted(record())), inner, max_size=3), max_leaves=6))  # fmt: skip

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from pydantic import Field
 
+from policylab.errors import ConfigError
 from policylab.tuning.decisions import Decision, Resume, Start
 from policylab.tuning.history import History, RunState, Trial
 from policylab.tuning.scheduler import Horizon, Propose
@@ -51,11 +52,16 @@ class Asha:
         """Return the scheduler.
 
         Raises:
-            ConfigError: the budget does not pay for one full training.
+            ConfigError: the budget does not pay for one full training, or there are fewer brackets than asked for.
         """
         check_budget(horizon)
-        brackets = settings.brackets(horizon.max_resource)[: settings.brackets_used]
-        return cls(horizon, brackets=brackets, eta=settings.eta)
+        brackets = settings.brackets(horizon.max_resource)
+        if settings.brackets_used > len(brackets):
+            raise ConfigError(
+                f"scheduler.brackets_used must be at most {len(brackets)}, the brackets from min_resource to a full "
+                f"training with eta {settings.eta}, got {settings.brackets_used}"
+            )
+        return cls(horizon, brackets=brackets[: settings.brackets_used], eta=settings.eta)
 
     def next(self, history: History, *, propose: Propose, rng: np.random.Generator) -> Sequence[Decision]:
         """Return a promotion from the highest rung that has one, or a new configuration."""
