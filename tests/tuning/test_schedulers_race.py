@@ -19,7 +19,7 @@ from policylab.tuning.scheduler import Horizon
 from policylab.tuning.schedulers.beliefs import COMMON_SHARES, SEED_SHARES, believe
 from policylab.tuning.schedulers.race import Race, RaceSettings
 from policylab.tuning.schedulers.rungs import Ladder
-from policylab.tuning.schedulers.scores import best_agreement, normal_scores, standing
+from policylab.tuning.schedulers.scores import OUTLIER, best_agreement, normal_scores, standing, value_scores
 
 FULL = 10
 
@@ -58,6 +58,41 @@ def test_scores_are_the_quantiles_of_midranks() -> None:
     assert normal_scores([30.0, 10.0, 20.0]) == pytest.approx(stats.norm.ppf([5 / 6, 1 / 6, 3 / 6]))
     assert normal_scores([-math.inf, 1.0, 1.0]) == pytest.approx(stats.norm.ppf([1 / 6, 4 / 6, 4 / 6]))
     assert len(normal_scores([])) == 0
+
+
+def test_values_of_a_normal_sample_are_scored_in_standard_deviations() -> None:
+    sample = np.random.default_rng(0).normal(5.0, 2.0, (2000, 3))
+    scores = value_scores(sample)
+    assert scores == pytest.approx((sample.clip(-1.0, 11.0) - 5.0) / 2.0, abs=0.2)
+    assert value_scores(-3.0 * sample) == pytest.approx(-scores), "no unit and no direction is special"
+
+
+def test_no_outlier_decides_how_values_are_scored() -> None:
+    results = np.random.default_rng(1).standard_normal((20, 2))
+    scores = value_scores(results)
+    for outlier in (-1e9, -math.inf):
+        results[7, 0] = outlier
+        changed = value_scores(results)
+        assert changed[7, 0] == pytest.approx(-OUTLIER, abs=0.5)
+        others = np.arange(20) != 7
+        assert changed[others] == pytest.approx(scores[others], abs=0.5)
+    assert not value_scores(np.full((3, 2), -math.inf)).any(), "nobody is told apart"
+    assert np.isnan(value_scores(np.array([[1.0, math.nan], [2.0, 3.0]]))[0, 1]), "what was not seen stays so"
+
+
+def test_a_seed_that_is_easy_for_all_hides_no_difference() -> None:
+    own = np.linspace(0.0, 1.0, 9)[:, None]
+    scores = value_scores(own + np.array([[0.0, 1000.0]]))
+    assert scores[:, 1] - scores[0, 1] == pytest.approx(scores[:, 0] - scores[0, 0])
+
+
+def test_first_against_second_place_is_as_little_as_it_is() -> None:
+    """A hair behind on one seed and far ahead on another; by ranks alone the two would be as good as each other."""
+    none = np.nan
+    results = np.array([[0.90, 0.36], [0.89, 0.64], [0.40, none], [0.30, none], [0.20, none]])
+    belief = believe(results)
+    assert belief.mean.argmax() == 1
+    assert belief.chance_to_beat(0)[1] > 0.6
 
 
 def test_a_result_is_the_mean_of_the_tail() -> None:
@@ -129,7 +164,7 @@ def mixed_models(results: np.ndarray) -> list[tuple[float, np.ndarray, np.ndarra
     Generalised least squares of one mean; Searle, Casella and McCulloch, Variance Components, 1992, chapter 7.
     """
     who, seed = np.nonzero(~np.isnan(results))
-    scores, n = normal_scores(results[who, seed]), len(who)
+    scores, n = value_scores(results)[who, seed], len(who)
     found = []
     for share in SEED_SHARES:
         for common, weight in COMMON_SHARES.items():
@@ -170,7 +205,7 @@ def test_beliefs_shrink_towards_the_common_mean() -> None:
     results = np.array([[9.0] + [np.nan] * 3, [5.0, 5.0, 6.0, 5.0], [1.0, 2.0, 1.0, np.nan]])
     belief = believe(results)
     assert belief.mean[0] > belief.mean[1] > belief.mean[2]
-    assert abs(belief.mean[0]) < abs(normal_scores(results[~np.isnan(results)])[0])
+    assert abs(belief.mean[0]) < abs(value_scores(results)[0, 0])
     chances = belief.chance_to_beat(0)
     assert chances[0] == 0.5
     assert chances[1] > chances[2]

@@ -2,7 +2,7 @@
 
 | symbol | meaning |
 |---|---|
-| z_ij | normal score of finalist i on seed j: a_i + b_j + e_ij |
+| z_ij | score of finalist i on seed j, its result in spreads: a_i + b_j + e_ij |
 | τ² | variance of the true scores a between finalists |
 | β² | variance of what a seed does to all finalists alike, b |
 | σ² | variance of what else a seed does to one finalist, e |
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtr
 
-from policylab.tuning.schedulers.scores import Vector, normal_scores
+from policylab.tuning.schedulers.scores import Vector, value_scores
 
 Flags: TypeAlias = NDArray[np.bool_]
 Array: TypeAlias = NDArray[np.float64]
@@ -35,7 +35,7 @@ Among all configurations of a task the share is .28 in the mean, up to .84 (ARLB
 finalists, who are alike, it is higher.
 """
 
-COMMON_SHARES = {0.01: 0.7, 0.3: 0.1, 0.6: 0.1, 0.9: 0.1}
+COMMON_SHARES = {0.01: 0.7, 0.3: 0.1, 0.6: 0.1, 0.9: 0.09, 0.99: 0.01}
 """How likely the shares β² / (β² + σ²) are before there is data.
 
 Two learners make different things of one random stream, so nearly always it is nil; a seed that picks a maze or a
@@ -146,17 +146,17 @@ class Belief:
 def believe(results: Array) -> Belief:
     """Return the belief about finalists from their results, shape (n, seeds), NaN where there is none.
 
-    All results become normal scores together. A finalist's expected true score is shrunk towards the common mean, the
+    Results are taken in units of their spread, outliers drawn in (`value_scores`). A finalist's expected true score is shrunk towards the common mean, the
     more the fewer of its seeds were seen: that keeps one lucky seed from winning.
 
     >>> none = np.nan
     >>> belief = believe(np.array([[9, 8, 9], [5, 6, none], [9.5, 2, none], [1, none, none]]))
     >>> belief.mean.round(2).tolist(), belief.chance_to_beat(0).round(2).tolist()
-    ([0.41, -0.09, 0.27, -0.59], [0.5, 0.22, 0.41, 0.11])
+    ([0.69, -0.01, 0.04, -0.72], [0.5, 0.16, 0.18, 0.07])
     """
     seen = ~np.isnan(results)
     scores = np.zeros(results.shape)
-    scores[seen] = normal_scores(results[seen])
+    scores[seen] = value_scores(results)[seen]
     design = _Design.of(seen)
     sums = scores.sum(axis=1)
     told = (scores.sum(axis=0) - (design.weights * sums[:, None]).sum(axis=1)) / _NOISE[:, None]

@@ -18,6 +18,9 @@ CLIMBING = 3.0
 MIN_CHANGES = 5
 """Changes from report to report that tell the noise of a run, if it has as many; of fewer none may happen to fall."""
 
+OUTLIER = 3.0
+"""Spreads from the median of its seed beyond which a result says no more."""
+
 CONFIDENCE = 1.645
 """Normal quantile of a one-sided 95 % interval."""
 
@@ -64,6 +67,31 @@ def normal_scores(values: Sequence[float] | Vector) -> Vector:
     ordered = np.sort(array)
     middle = (np.searchsorted(ordered, array, "left") + np.searchsorted(ordered, array, "right")) / 2
     return np.asarray(ndtri(middle / max(1, len(array))))
+
+
+def value_scores(results: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return results in units of their spread, outliers drawn in: what finalists are compared by.
+
+    Means are what is asked for in the end, so that values count and not ranks: first against second place is as little
+    as it is. But returns have floors, cliffs and heavy tails, so that within each seed nothing lies farther than
+    `OUTLIER` spreads from the median. The spread is that of the middle four fifths, which a tenth of outliers does not
+    move (Maronna et al. 2019, Robust Statistics, 2nd edition, section 2.5).
+
+    Shape (n, seeds) to (n, seeds); NaN is what was not seen, and what is not finite else counts as far below.
+
+    >>> value_scores(np.array([[-1e9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]).T).round(1).ravel().tolist()
+    [-3.0, -1.3, -1.0, -0.6, -0.3, 0.0, 0.3, 0.6, 1.0, 1.3, 1.6]
+    """
+    finite = np.isfinite(results)
+    if not finite.any():
+        return np.where(np.isnan(results), np.nan, 0.0)
+    middle = np.median(results[finite])
+    # Two more at the common median: what one finalist alone has met is not the seed's doing.
+    medians = [np.median([*seed[ok], middle, middle]) for seed, ok in zip(results.T, finite.T, strict=True)]
+    away = results - medians
+    low, high = np.quantile(away[finite], (0.1, 0.9))
+    spread = (high - low) / (ndtri(0.9) - ndtri(0.1)) or np.std(away[finite]) or 1.0
+    return np.asarray(np.clip(away / spread, -OUTLIER, OUTLIER) + (np.array(medians) - middle) / spread)
 
 
 def best_agreement(low: Vector, high: Vector, *, spread: float) -> float:
