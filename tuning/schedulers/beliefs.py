@@ -146,8 +146,8 @@ class Belief:
 def believe(results: Array) -> Belief:
     """Return the belief about finalists from their results, shape (n, seeds), NaN where there is none.
 
-    Results are taken in units of their spread, outliers drawn in (`value_scores`). A finalist's expected true score is shrunk towards the common mean, the
-    more the fewer of its seeds were seen: that keeps one lucky seed from winning.
+    Results are taken in units of their spread, outliers drawn in (`value_scores`). A finalist's expected true score is
+    shrunk towards the common mean, the more the fewer of its seeds were seen: that keeps one lucky seed from winning.
 
     >>> none = np.nan
     >>> belief = believe(np.array([[9, 8, 9], [5, 6, none], [9.5, 2, none], [1, none, none]]))

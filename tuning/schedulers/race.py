@@ -6,9 +6,9 @@
    (knowledge gradient); who has hardly a chance to beat the leader is dropped.
 3. *Guard*: a rung that ranks configurations unlike the next, the end at last, is no longer used, nor those below.
 
-A result is the mean of a curve's tail, or of less of it while the run still climbs. Rungs are compared by ranks, finalists
-by values, seed by seed, outliers drawn in. The winner is the finalist with the highest posterior mean, not the one with the highest
-value: best-of-many on one seed mostly picks luck.
+A result is the mean of a curve's tail, or of less of it while the run still climbs. Rungs are compared by ranks,
+finalists by values, seed by seed, outliers drawn in. The winner is the finalist with the highest posterior mean, not
+the one with the highest value: best-of-many on one seed mostly picks luck.
 """
 
 from __future__ import annotations
