@@ -13,6 +13,7 @@ from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import SearchSettings, refusal, with_default
 from policylab.experiments.study import warm_start_of
 from policylab.experiments.study_view import ONE_SEED
+from policylab.files import canonical_json
 from policylab.seeding import generator
 from policylab.tuning.advice import advise
 from policylab.tuning.backend import InlineBackend, Task
@@ -105,7 +106,7 @@ def _seeds_at_most(config: ExperimentConfig, search: SearchSettings) -> int:
 
 
 def _trials_at_most(search: SearchSettings, space: Space) -> int | None:
-    size = space.size if search.searcher.kind == "grid" else None
+    size = sum(1 for _ in space.grid()) if search.searcher.kind == "grid" else None
     return min((count for count in (search.limits.trials, size) if count is not None), default=None)
 
 
@@ -133,16 +134,22 @@ def _rehearsal(config: ExperimentConfig, search: SearchSettings, *, space: Space
 
 
 class _Random:
-    """An objective that reports at the experiment's marks and knows nothing."""
+    """An objective that reports at the experiment's marks what its configuration and seed are worth, both by chance.
+
+    A run is worth the same at every mark: else nothing would agree with anything, and no rung be of use.
+    """
 
     def __init__(self, config: ExperimentConfig) -> None:
-        self._rng = generator(config.seeds.root, "rehearsal")
+        self._root = config.seeds.root
         self._every = -(-config.budget.steps // config.evaluation.marks)
 
     def __call__(self, task: Task) -> Iterator[tuple[int, float]]:
+        own = canonical_json(dict(task.configuration))
+        streams = generator(self._root, "rehearsal", own), generator(self._root, "rehearsal", own, task.seed)
+        value = float(sum(stream.normal() for stream in streams))
         for mark in range(task.resource + self._every, task.until, self._every):
-            yield mark, float(self._rng.normal())
-        yield task.until, float(self._rng.normal())
+            yield mark, value
+        yield task.until, value
 
 
 def _counts(history: History) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from policylab.experiments.tracking.run_view import read_object
 from policylab.files import canonical_json, locked
 from policylab.tuning.history import RunState, Trial
 from policylab.tuning.scheduler import SCHEDULERS
+from policylab.tuning.study import selected
 
 CONFIGURATIONS_PER_PARAMETER = 10
 """Fewer make importances a hint only."""
@@ -98,8 +99,8 @@ def selected_trial(run: RunDirectory, view: StudyView) -> int | None:
     settings = run.config.search
     assert settings is not None
     horizon = settings.horizon(budget_steps=view.history.max_resource, n_seeds=run.config.seeds.tune)
-    best: int | None = SCHEDULERS.load(settings.scheduler.kind).make(settings.scheduler, horizon).best(view.history)
-    return best
+    scheduler = SCHEDULERS.load(settings.scheduler.kind).make(settings.scheduler, horizon)
+    return selected(view.history, view.reason, scheduler=scheduler)
 
 
 def _row(one: Standing, view: StudyView, *, rank: int) -> dict[str, Any]:
@@ -164,10 +165,11 @@ def _confirmation(view: StudyView) -> dict[str, int] | None:
 
 
 def _tuned(folder: Path) -> tuple[StudyView, int | None]:
-    """Return the study in a folder of `policylab.tuning.tune`, and the trial that its scheduler would choose now."""
+    """Return the study in a folder of `policylab.tuning.tune`, and the trial that it selects, or would now."""
     view, horizon = read_tuned(folder)
     kind = SCHEDULERS.load(view.search["scheduler"]["kind"])
-    return view, kind.make(kind.Settings.model_validate(view.search["scheduler"]), horizon).best(view.history)
+    scheduler = kind.make(kind.Settings.model_validate(view.search["scheduler"]), horizon)
+    return view, selected(view.history, view.reason, scheduler=scheduler)
 
 
 def best_document(run: RunDirectory) -> dict[str, Any]:

@@ -135,12 +135,12 @@ def reached_by(history: History) -> int | None:
 def _means(history: History, *, given_up: bool = False) -> list[float]:
     """Return the mean of each trial that was trained in full on a seed, in the order in which they first were.
 
-    A mean that is no number is the worst. With ``given_up`` also what stopped trials last reported: where few are
-    trained in full, the others are what shows that none improves.
+    A mean that is no number is the worst; trials with a failed run are left out. With ``given_up`` also what stopped
+    trials last reported: where few are trained in full, the others are what shows that none improves.
     """
     last = {(trial, seed): place for place, (trial, seed) in enumerate(history.reported)}
     found = []
-    for trial in history.trials.values():
+    for trial in (trial for trial in history.trials.values() if not trial.failed):
         values = trial.values_at(history.max_resource)
         if not values and given_up and _given_up(trial):
             values = {seed: run.value for seed, run in trial.runs.items() if run.value is not None}

@@ -119,7 +119,7 @@ class _Range(_Parameter):
         """Return the values of cells by number: 0.3 where the sum of steps is 0.30000000000000004."""
         assert self.cell is not None
         digits = 12 - math.ceil(math.log10(max(abs(self.low), abs(self.high))))
-        return np.round(self.low + index * self.cell, digits)
+        return np.round(self.low + index * self.cell, max(0, digits))
 
     def snap(self, unit: np.ndarray) -> np.ndarray:
         """Return the points of the unit interval, each moved to the place of the value it stands for."""

@@ -80,7 +80,7 @@ class ParentEvidence:
 
     Attributes:
         name: of the parent.
-        pooled: observations on the parent's own scale, at its full resource.
+        pooled: observations on the parent's own scale, at its full resource; none where it has trained nothing in full.
         n_left_out: observations without a place in the space.
     """
 
@@ -91,7 +91,7 @@ class ParentEvidence:
             _relevant([found for item in items if (found := expressed(item, parent=parent.facts, child=child))])
             for items in (parent.observed, parent.ranked)
         )
-        self.n_left_out = sum(expressed(item, parent=parent.facts, child=child) is None for item in parent.observed)
+        self.n_left_out = sum(expressed(item, parent=parent.facts, child=child) is None for item in parent.ranked)
         means = [observation.mean for observation in self._ranked]
         self._spread = float(np.std(means)) if len(set(means)) > 1 else 1.0
 

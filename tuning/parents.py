@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ EVENTS = "events.jsonl"
 LOCKS = (".lock", "run.lock")
 """Locks that whoever carries out a study holds."""
 
+_DATED = re.compile(r"-\d{8}-\d{6}")
+"""What follows the name of a study in the name of its run."""
+
 
 def find_parent(source: str, *, root: Path, besides: Path | None = None) -> Path:
     """Return the path that ``source`` names: a path, a run directory below ``root``, or a study's newest run there.
@@ -43,7 +47,7 @@ def find_parent(source: str, *, root: Path, besides: Path | None = None) -> Path
             return path
     runs = [path for path in root.glob("*") if (path / "study" / EVENTS).exists() or (path / EVENTS).exists()]
     own = None if besides is None else besides.resolve()
-    dated = [path for path in runs if path.name.startswith(f"{source}-2") and path.resolve() != own]
+    dated = [path for path in runs if _DATED.match(path.name.removeprefix(source)) and path.resolve() != own]
     if dated:
         return max(dated, key=lambda path: (_has_reports(path), path.name))
     hint = did_you_mean(source, [path.name for path in runs])
@@ -82,7 +86,7 @@ def _read_study(log: Path, *, run: Path) -> Parent:
         raise RunDirectoryError(f"{log}:1: the log of a study begins with its settings; restore it from a copy")
     try:
         facts = _facts(events[0]["settings"], run)
-        history = History(max_resource=max((event.get("until", 0) for event in events), default=0))
+        history = History(max_resource=_full_resource(events, run))
         for event in events:
             history.apply(event)
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
@@ -90,10 +94,26 @@ def _read_study(log: Path, *, run: Path) -> Parent:
     return Parent(
         facts=facts,
         status="in_progress" if _in_use(log.parent, run) else _status(events, history),
-        observed=gather(history, n_parameters=-1).observed,  # the level that a single trial justifies is the highest
+        # The level that a single trial justifies is the highest; below a full training no value stands for one.
+        observed=gather(history, n_parameters=-1).observed if _in_full(history) else (),
         ranked=gather(history, n_parameters=len(facts.space.paths)).observed,
         n_trials=len(history.trials),
     )
+
+
+def _full_resource(events: list[Any], run: Path) -> int:
+    """Return the resource of a full training, of the log, else the experiment's file, else the most that was given."""
+    settings, config = events[0]["settings"], run / "config.yaml"
+    if "horizon" in settings:
+        return int(settings["horizon"]["max_resource"])
+    experiment = parse(config.read_text(encoding="utf-8"), str(config)).data if config.exists() else {}
+    if "budget" in experiment:
+        return int(experiment["budget"]["steps"])
+    return max((event.get("until", 0) for event in events), default=0)
+
+
+def _in_full(history: History) -> bool:
+    return any(run.resource >= history.max_resource for trial, run in history.runs() if not trial.failed)
 
 
 def _facts(settings: Mapping[str, Any], run: Path) -> StudyFacts:

@@ -94,8 +94,7 @@ class Study:
 
     def winner(self, reason: str) -> int | None:
         """Return the trial to select when the study has ended for ``reason``: who met the target, or the best."""
-        met = reached_by(self.history) if reason.startswith(TARGET) else None
-        return self._scheduler.best(self.history) if met is None else met
+        return selected(self.history, reason, scheduler=self._scheduler)
 
     def _exhausted(self) -> str:
         """Return why there was nothing left to decide."""
@@ -168,6 +167,18 @@ class Study:
         unfinished = [Stop(trial.id, run.seed, reason) for trial, run in running if run.resource < run.until]
         if unfinished:
             self._carry_out(unfinished)
+
+
+def selected(history: History, reason: str | None, *, scheduler: Scheduler) -> int | None:
+    """Return the trial to select: who met the target that ended the study, else the scheduler's best so far.
+
+    Args:
+        history: of the study.
+        reason: why it ended, None while it has not.
+        scheduler: of the study.
+    """
+    met = reached_by(history) if reason is not None and reason.startswith(TARGET) else None
+    return scheduler.best(history) if met is None else met
 
 
 def study_facts(settings: Mapping[str, Any], *, seed: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from policylab.config import Document, Settings, validate
 from policylab.errors import ConfigError
@@ -99,7 +99,10 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
     limits = validated(Limits, limits, source="limits")
     execution = _execution(execution, objective)
     chosen = component(SEARCHERS, searcher), component(SCHEDULERS, scheduler)
-    _check(space, limits, kind=chosen[0].kind, counts={"seeds": seeds, "max_resource": max_resource}, mode=mode)
+    _check(space, limits, kind=chosen[0].kind, mode=mode)
+    for name, count, least in (("seeds", seeds, 1), ("max_resource", max_resource, 1), ("seed", seed, 0)):
+        if not isinstance(count, int) or count < least:
+            raise ConfigError(f"{name} must be at least {least} and an integer, got {count!r}")
     planned = {"max_resource": max_resource, "budget": limits.budget, "n_seeds": seeds, "n_trials": limits.trials}
     horizon = Horizon(**planned, space=space)  # type: ignore[arg-type]
     sign = 1.0 if mode == "max" else -1.0
@@ -168,7 +171,9 @@ def validated(model: type[Model], given: Model | Mapping[str, Any], *, source: s
     """
     if isinstance(given, model):
         return given
-    return validate(model, Document(data=dict(cast(Mapping[str, Any], given)), places={}, source=source))
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{source} holds settings as a mapping, got {given!r:.60}")
+    return validate(model, Document(data=dict(given), places={}, source=source))
 
 
 def component(registry: Registry, given: Component) -> Any:
@@ -180,6 +185,8 @@ def component(registry: Registry, given: Component) -> Any:
     """
     if isinstance(given, Settings):
         return given
+    if not isinstance(given, str | Mapping):
+        raise ConfigError(f"{registry.concept} is a name or settings with a kind, got {given!r:.60}")
     data = {"kind": given} if isinstance(given, str) else dict(given)
     model = registry.load(str(data.get("kind", ""))).Settings
     return validated(model, data, source=registry.concept)
@@ -193,18 +200,13 @@ def _execution(given: Execution | Mapping[str, Any] | None, objective: Objective
     """
     if not callable(objective):
         raise ConfigError(f"the objective must be callable, got {objective!r:.60}")
-    if not isinstance(given, Execution | Mapping | None):
-        raise ConfigError(f"execution holds settings, such as {{'workers': 2}}, got {given!r:.60}")
-    return validated(Execution, given or {}, source="execution")
+    return validated(Execution, {} if given is None else given, source="execution")
 
 
-def _check(space: Space, limits: Limits, *, kind: str, counts: Mapping[str, int], mode: str) -> None:
+def _check(space: Space, limits: Limits, *, kind: str, mode: str) -> None:
     """Refuse what no component can judge alone."""
     if mode not in ("max", "min"):
         raise ConfigError(f"mode must be 'max' or 'min', got {mode!r}")
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigError(f"{name} must be at least 1, got {count}")
     if kind == "grid":
         check_grid_trials(space, limits.trials)
     ends = (limits.trials, limits.steps, limits.wall_clock_s, limits.cost and limits.cost_per_step)

@@ -86,7 +86,8 @@ class WarmStart:
         observed = gather(history, n_parameters=n_parameters).observed
         full = _in_full(observed, history, n_enough=n_parameters + 2)
         if self.comparable and full:
-            return tuple(item for source in self.sources for item in source.pooled)
+            known = (source.pooled or source.transferred(observed) for source in self.sources)
+            return tuple(item for items in known for item in items)
         return tuple(item for source in self.sources for item in source.transferred(observed))
 
     def standings(self, history: History) -> list[Standing]:

@@ -77,7 +77,7 @@ def _parent_findings(parent: Parent, place: str, *, limits: ServiceLimits) -> It
         yield Finding(
             place, f"a parent must be created on {limits.oldest_parent} or later", parent.created, "tune it again"
         )
-    if not parent.observed:
+    if not parent.ranked:
         yield Finding(place, "a parent without results teaches nothing", 0, "leave it out", "warning")
     if parent.facts.searcher == "grid" or parent.facts.scheduler in ("hyperband", "asha"):
         value = parent.facts.searcher if parent.facts.searcher == "grid" else parent.facts.scheduler

@@ -284,6 +284,8 @@ def _finding(document: Document, found: Mapping[str, Any], *, schema: dict[str, 
         message = re.sub(r"^(Value|Assertion) error, ", "", found["msg"])
         if kind in ("model_attributes_type", "model_type", "dict_type"):
             message = "expected a mapping of settings" + ", such as {kind: ...}" * (kind == "model_attributes_type")
+        if kind in ("list_type", "tuple_type"):
+            message = "expected a list"
         if not isinstance(found.get("input"), dict | list) and ", got " not in message:
             message += f", got {found.get('input')!r}"
     return f"{document.place(path)}: {_dotted(path)}: {message}"

@@ -382,6 +382,25 @@ def test_a_wrong_subcommand_is_told_what_was_meant(cli: Cli) -> None:
     assert "required: COMMAND" in err
 
 
+def test_the_plan_of_a_race_enters_as_many_as_its_lowest_rung_takes(cli: Cli) -> None:
+    race = ["--set", "search.scheduler={kind: race}", "--set", "search.limits={steps: 1_200_000}"]
+    rehearsal = json.loads(cli("plan", "small.yaml", *race, "--json")[0])["search"]["rehearsal"]
+    assert list(rehearsal["levels"]) == ["4000", "10000", "20000"]
+    price = 4_000 + 6_000 / 2 + 10_000 / 4  # of one that enters: half goes on, and half of those
+    assert rehearsal["trials"] == pytest.approx(0.75 * 1_200_000 / price, rel=0.1)
+    assert 1_100_000 <= rehearsal["steps"] <= 1_200_000
+
+
+def test_the_plan_of_a_grid_counts_what_a_condition_leaves(cli: Cli) -> None:
+    rate = {"kind": "categorical", "values": [0.1, 0.5]}
+    decay = {"kind": "categorical", "values": [0.0, 0.5, 0.9], "when": {"agent.kind": "sarsa_lambda"}}
+    kinds = {"kind": "categorical", "values": ["q_learning", "sarsa_lambda"]}
+    parameters = {"agent.kind": kinds, "agent.learning_rate": rate, "agent.trace_decay": decay}
+    grid = {"searcher": {"kind": "grid"}, "space": {"parameters": parameters}, "scheduler": {"kind": "fixed"}}
+    document = json.loads(cli("plan", "small.yaml", "--set", f"search={json.dumps(grid)}", "--json")[0])
+    assert document["search"]["trials_at_most"] == document["search"]["rehearsal"]["trials"] == 2 + 2 * 3
+
+
 def test_the_plan_of_a_search_rehearses_its_scheduler(cli: Cli) -> None:
     document = json.loads(cli("plan", "small.yaml", "--json")[0])
     assert (document["trials"], document["runs"], document["total_steps"]) == (12, 12 * 2 + 4, (12 * 2 + 4) * 20_000)
@@ -403,6 +422,24 @@ def test_the_plan_of_a_search_rehearses_its_scheduler(cli: Cli) -> None:
 def test_a_plan_that_cannot_be_carried_out_is_refused(cli: Cli) -> None:
     _, err = cli("plan", "small.yaml", "--set", "search.limits={steps: 1000}", code=2)
     assert "the budget must pay for at least" in err
+
+
+def test_who_met_the_target_is_best_in_every_view(cli: Cli, tmp_path: Path) -> None:
+    """With three seeds each, the one that met it on its first has fewer than those before it."""
+    space = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 1.0}}}
+    result = tune(
+        lambda task: task.configuration["x"],
+        space,
+        limits={"trials": 40, "target": 0.9},
+        searcher="random",
+        scheduler="fixed",
+        seeds=3,
+        folder=tmp_path / "met",
+    )
+    assert result.reason.startswith("limits.target")
+    assert result.best.value >= 0.9
+    assert json.loads(cli("study", "best", str(tmp_path / "met"), "--json")[0])["trial"] == result.best.id
+    assert json.loads(cli("study", "show", str(tmp_path / "met"), "--json")[0])["best"] == result.best.id
 
 
 def test_a_study_of_any_callable_is_read_like_that_of_an_experiment(cli: Cli, tmp_path: Path) -> None:

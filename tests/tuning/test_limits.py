@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from policylab.tuning import History, Limits, Task, tune
-from policylab.tuning.decisions import Start, Stop
+from policylab.tuning.decisions import AddSeed, Start, Stop
 from policylab.tuning.landscape import LandscapeBackend, RowSearcher
+from policylab.tuning.limits import NotImproving
 from policylab.tuning.log import EventLog
 from policylab.tuning.scheduler import Horizon
 from policylab.tuning.schedulers.fixed import Fixed
@@ -143,6 +144,19 @@ def test_trials_that_were_given_up_count_too(rule: dict[str, Any], at_most: int)
     assert found.reason.startswith(f"limits.{next(iter(rule))}")
     assert len(found.trials) <= at_most
     assert full == {tasks[0]}, "one was trained in full"
+
+
+def test_a_trial_with_a_failed_run_meets_no_target_and_is_no_best() -> None:
+    history = History(max_resource=1)
+    for trial, value in enumerate([9.0, 1.0, 2.0, 1.5, 1.0]):
+        for seed in (0, 1):
+            history.decide(Start(trial, {}, 0, 1, "") if seed == 0 else AddSeed(trial, 1, 1, ""))
+            history.report(trial, seed, resource=1, value=value)
+            history.end(trial, seed, error="broke" if (trial, seed) == (0, 1) else None)
+    assert Limits(target=5.0).met(history, elapsed_s=0.0) is None
+    assert Limits(target=2.0).met(history, elapsed_s=0.0) == "limits.target: 2 reached 2"
+    stalled = Limits(not_improving=NotImproving(trials=3))
+    assert stalled.met(history, elapsed_s=0.0) is None, "2 is better than 1, and 9 does not count"
 
 
 def test_a_target_is_met_by_full_trainings_only() -> None:

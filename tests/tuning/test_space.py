@@ -291,3 +291,10 @@ parameters:
         (("parameters", "kind", "values", 1), "kind: refused foo"),
         (("parameters", "wrong", "high"), "wrong: unknown key"),
     ]
+
+
+def test_large_integers_are_each_their_own() -> None:
+    low = 10**13
+    space = Space.model_validate({"parameters": {"n": {"kind": "integer", "low": low, "high": low + 10}}})
+    drawn = {space.from_unit(point)["n"] for point in space.sample_points(500, np.random.default_rng(0))}
+    assert drawn == set(range(low, low + 11))

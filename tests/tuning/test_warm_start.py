@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -608,6 +608,43 @@ def test_what_may_disappoint_about_a_parent_is_a_warning(tmp_path: Path) -> None
         )
 
 
+def test_values_of_a_fraction_of_the_training_are_no_values_of_the_whole(tmp_path: Path) -> None:
+    """An objective that falls while it trains; the parent ended before it had trained anything in full."""
+    space = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 1.0}}}
+
+    def falling(task: Task) -> Iterator[tuple[int, float]]:
+        yield from ((step, task.configuration["x"] - step) for step in range(task.resource + 1, task.until + 1))
+
+    with pytest.raises(KeyboardInterrupt, match="enough"):
+        tune(
+            falling,
+            space,
+            limits={"trials": 20},
+            scheduler="hyperband",
+            searcher="random",
+            max_resource=10,
+            folder=tmp_path / "part",
+            observe=interrupt_after(7),
+        )
+    parent = read_parent(tmp_path / "part")
+    assert parent.observed == ()
+    assert len(parent.ranked) >= 6, "their order says something still"
+    warm = {"kind": "identical_data_and_algorithm", "parents": [f"{tmp_path}/part"]}
+    with pytest.warns(UserWarning, match="not portable"):
+        found = tune(falling, space, limits={"trials": 4}, scheduler="fixed", max_resource=10, warm_start=warm)
+    best = max(parent.ranked, key=lambda item: item.mean).configuration
+    assert found.trials[0].configuration == best, "the first to be tried"
+    assert found.best.value < 0
+
+
+def interrupt_after(n_trials: int) -> Callable[[History], None]:
+    def observe(history: History) -> None:
+        if len(history.trials) >= n_trials:
+            raise KeyboardInterrupt("enough")
+
+    return observe
+
+
 def test_a_run_directory_brings_what_was_not_searched(tmp_path: Path) -> None:
     run = tmp_path / "taxi-20261123-101010-abcd1234"
     (run / "study").mkdir(parents=True)
@@ -645,6 +682,11 @@ def test_a_parent_is_found_by_path_directory_or_study_name(tmp_path: Path) -> No
     assert find_parent(str(newest), root=tmp_path / "elsewhere") == newest
     assert find_parent(newest.name, root=tmp_path) == newest
     assert find_parent("taxi", root=tmp_path) == newest
+    other = tmp_path / "taxi-2x-20261124-101010-abcd1234"
+    other.mkdir()
+    (other / "events.jsonl").touch()
+    assert find_parent("taxi", root=tmp_path) == newest, "another study, though its name begins alike"
+    assert find_parent("taxi-2x", root=tmp_path) == other
     with pytest.raises(
         RunDirectoryError, match=r"no study, run directory or record 'taxi-20261123-101010-abcd123'.*did"
     ):
