@@ -271,7 +271,8 @@ def test_models_beat_random_search_on_hartmann(variant: str, noise: float) -> No
         found = search(make(variant, space), 60, seed=seed, objective=hartmann, noise=noise)
         return max(map(hartmann, found))
 
-    model, random = ([best(name, seed) for seed in range(12)] for name in (variant, "random"))
+    # About one search in five stays in a lesser optimum when noise is this large: fewer seeds could not tell by ranks.
+    model, random = ([best(name, seed) for seed in range(24)] for name in (variant, "random"))
     assert stats.mannwhitneyu(model, random, alternative="greater").pvalue < 0.01
 
 
