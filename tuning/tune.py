@@ -99,10 +99,7 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
     limits = validated(Limits, limits, source="limits")
     execution = _execution(execution, objective)
     chosen = component(SEARCHERS, searcher), component(SCHEDULERS, scheduler)
-    _check(space, limits, kind=chosen[0].kind, mode=mode)
-    for name, count, least in (("seeds", seeds, 1), ("max_resource", max_resource, 1), ("seed", seed, 0)):
-        if not isinstance(count, int) or count < least:
-            raise ConfigError(f"{name} must be at least {least} and an integer, got {count!r}")
+    _check(space, limits, kind=chosen[0].kind, mode=mode, counts=(seeds, max_resource, seed))
     planned = {"max_resource": max_resource, "budget": limits.budget, "n_seeds": seeds, "n_trials": limits.trials}
     horizon = Horizon(**planned, space=space)  # type: ignore[arg-type]
     sign = 1.0 if mode == "max" else -1.0
@@ -203,8 +200,11 @@ def _execution(given: Execution | Mapping[str, Any] | None, objective: Objective
     return validated(Execution, {} if given is None else given, source="execution")
 
 
-def _check(space: Space, limits: Limits, *, kind: str, mode: str) -> None:
-    """Refuse what no component can judge alone."""
+def _check(space: Space, limits: Limits, *, kind: str, mode: str, counts: tuple[int, int, int]) -> None:
+    """Refuse what no component can judge alone; ``counts`` are seeds, max_resource and seed."""
+    for name, count, least in zip(("seeds", "max_resource", "seed"), counts, (1, 1, 0), strict=True):
+        if not isinstance(count, int) or count < least:
+            raise ConfigError(f"{name} must be at least {least} and an integer, got {count!r}")
     if mode not in ("max", "min"):
         raise ConfigError(f"mode must be 'max' or 'min', got {mode!r}")
     if kind == "grid":
