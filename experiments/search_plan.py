@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from policylab.config import Settings
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import SearchSettings, refusal, with_default
 from policylab.experiments.study import warm_start_of
@@ -28,6 +29,9 @@ from policylab.tuning.study import Study
 
 N_PROBES = 64
 """Configurations that are drawn to see whether the agent takes them."""
+
+COUNTABLE = 100_000
+"""Points of a space, conditions left aside, up to which its configurations are counted."""
 
 REHEARSAL_S = 3.0
 """A rehearsal that takes longer is left out."""
@@ -53,7 +57,7 @@ def search_plan(config: ExperimentConfig, *, root: Path) -> dict[str, Any]:
     space = with_default(config)
     parallel = search.places(config)
     horizon = search.horizon(budget_steps=config.budget.steps, n_seeds=config.seeds.tune)
-    trials, seeds = _trials_at_most(search, space), _seeds_at_most(config, search)
+    trials, seeds = _trials_at_most(search, space), seeds_at_most(config, search)
     worst = None if trials is None else trials * seeds * config.budget.steps
     return {
         "searcher": search.searcher.kind,
@@ -70,7 +74,7 @@ def search_plan(config: ExperimentConfig, *, root: Path) -> dict[str, Any]:
         "confirm_steps": 2 * config.seeds.confirm * config.budget.steps,
         "advice": advise(
             space,
-            searcher=search.searcher,
+            searcher=_with_parents(search),
             scheduler=search.scheduler,
             horizon=horizon,
             parallel=parallel,
@@ -79,6 +83,13 @@ def search_plan(config: ExperimentConfig, *, root: Path) -> dict[str, Any]:
         + _refused_draws(config, space)
         + _about_parents(config, search, space=space, root=root),
     }
+
+
+def _with_parents(search: SearchSettings) -> Settings:
+    """Return the searcher's settings, without trials before its first model where parents' trials stand for them."""
+    settings: Settings = search.searcher
+    known = search.warm_start is not None and hasattr(settings, "n_startup_trials")
+    return settings.model_copy(update={"n_startup_trials": 0}) if known else settings
 
 
 def _refused_draws(config: ExperimentConfig, space: Space) -> list[str]:
@@ -99,14 +110,16 @@ def _about_parents(config: ExperimentConfig, search: SearchSettings, *, space: S
     return [str(found) for found in warm_start_of(config, search.warm_start, space=space, root=root).warnings]
 
 
-def _seeds_at_most(config: ExperimentConfig, search: SearchSettings) -> int:
+def seeds_at_most(config: ExperimentConfig, search: SearchSettings) -> int:
+    """Return how many tuning seeds one configuration can get."""
     if search.scheduler.kind in ONE_SEED:
         return 1
     return int(getattr(search.scheduler, "seeds", None) or config.seeds.tune)
 
 
 def _trials_at_most(search: SearchSettings, space: Space) -> int | None:
-    size = sum(1 for _ in space.grid()) if search.searcher.kind == "grid" else None
+    countable = space.size is not None and space.size <= COUNTABLE
+    size = sum(1 for _ in space.listed()) if countable else None
     return min((count for count in (search.limits.trials, size) if count is not None), default=None)
 
 

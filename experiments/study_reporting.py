@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from policylab.experiments.failures import study_failures
 from policylab.experiments.importances import importances
 from policylab.experiments.outcome import FinishedRun, of_role
 from policylab.experiments.report.data import Estimate
@@ -83,6 +84,7 @@ def course(config: ExperimentConfig, events: Sequence[Mapping[str, Any]], *, out
         winner=outcome.winner,
         default=outcome.default if outcome.default in replay.history.trials else None,
         default_configuration=space.default or dict(_own_values(config, space)),
+        failed=[(one["error"], one["runs"]) for one in study_failures(replay.history).failed],
         spent=outcome.spent_steps,
         saved_by_resuming=outcome.saved_by_resuming_steps,
         saved_by_stopping=outcome.saved_by_stopping_steps,

@@ -7,6 +7,7 @@ from typing import Any
 
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import with_default
+from policylab.experiments.search_plan import seeds_at_most
 from policylab.tuning.request_validation import validate_request
 from policylab.tuning.sagemaker_request import TuningJob, tuning_job_request
 
@@ -48,12 +49,15 @@ def tuning_job(config: ExperimentConfig, *, training_job: Mapping[str, Any] | No
         metric=search.metric,
         goal="maximize" if search.mode == "max" else "minimize",
         parallel=search.parallel or config.n_workers,
-        n_seeds=config.seeds.tune,
+        n_seeds=seeds_at_most(config, search),
+        n_confirm=config.seeds.confirm,
         reports=config.evaluation.marks,
         seed=config.seeds.root,
         static=_all_static(config) if training_job is None else {},  # else the experiment's file travels along
         warm_start=(warm_start["kind"], warm_start["parents"]) if warm_start else None,
         training_job=training_job,
+        max_runtime_s=getattr(config.launcher, "max_runtime_s", None),
+        retries=getattr(config.launcher, "retries", 0),
     )
 
 

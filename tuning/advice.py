@@ -8,6 +8,8 @@
 | one tuning seed | 1 | ARLBench, Becktepe et al. 2024; Eimer et al. 2023, arXiv 2306.01324 |
 | a population that only follows its first leaders | fewer than 10 members | Jaderberg et al. 2017, figure 5 |
 | an end before the first model | trials up to the searcher's `n_startup_trials` | their values are of Sobol points |
+| a clock that ends what was planned in steps | - | - |
+| a grid that is not finished | configurations that are paid for | - |
 | a bracket that is never filled | trainings the widest bracket costs | Li et al. 2018, JMLR 18-185, algorithm 1 |
 """
 
@@ -59,14 +61,14 @@ def advise(
         parallel: trainings at a time.
         limits: when it ends; what they allow is in ``horizon``.
     """
-    n = _configurations(scheduler, horizon)
+    n, kind = _configurations(scheduler, horizon), getattr(searcher, "kind", "")
     return [
-        *_dimensions(space, n),
+        *(_unfinished(space, n) if kind == "grid" else _dimensions(space, n)),
         *_scales(space),
-        *_parallelism(searcher, n, parallel=parallel),
-        *_early_end(searcher, limits),
+        *(_early_end(searcher, n, limits=limits) or _parallelism(kind, n, parallel=parallel)),
         *_seeds(scheduler, horizon),
         *_brackets(scheduler, horizon),
+        *_clock(scheduler, limits),
         *_population(scheduler, n),
     ]
 
@@ -107,9 +109,19 @@ def _dimensions(space: Space, n: int | None) -> Iterator[str]:
         most = max(1, n // CONFIGURATIONS_PER_PARAMETER)
         fewer = f"search the {most} that matter most, or " if most < dimensions else ""
         yield (
-            f"{dimensions} hyperparameter{'s are' if dimensions > 1 else ' is'} too many for {n} configurations: "
+            f"{dimensions} hyperparameter{'s' * (dimensions > 1)} {_be(dimensions)} too many for {n} "
+            f"configuration{'s' * (n != 1)}: "
             f"{fewer}give {CONFIGURATIONS_PER_PARAMETER * dimensions} configurations or more"
         )
+
+
+def _unfinished(space: Space, n: int | None) -> Iterator[str]:
+    if n is not None and n < (size := sum(1 for _ in space.grid())):
+        yield f"{n} of the grid's {size} configurations {_be(n)} paid for: raise the limits, or lay a coarser grid"
+
+
+def _be(n: int) -> str:
+    return "is" if n == 1 else "are"
 
 
 def _scales(space: Space) -> Iterator[str]:
@@ -130,24 +142,29 @@ def _scales(space: Space) -> Iterator[str]:
             )
 
 
-def _early_end(searcher: Settings, limits: Limits) -> Iterator[str]:
+def _early_end(searcher: Settings, n: int | None, *, limits: Limits) -> list[str]:
+    """Return what ends the search before its first model."""
     n_startup = getattr(searcher, "n_startup_trials", 0)
+    if n is not None and n <= n_startup:
+        return [
+            f"all {n} configurations are drawn before there is a model, which takes {n_startup}: pay for more, lower "
+            "searcher.n_startup_trials, or use searcher kind: random"
+        ]
     stalled, converged = limits.not_improving, limits.convergence
     earliest = {
         "not_improving": stalled.trials + 1 if stalled else None,
         "convergence": 2 * converged.trials if converged else None,
     }
-    for name, n in earliest.items():
-        if n is not None and n <= n_startup:
-            yield (
-                f"limits.{name} may end the search after {n} trials, the first {n_startup} are drawn before there is a "
-                f"model: set its trials to {n_startup} or more, or lower searcher.n_startup_trials"
-            )
+    return [
+        f"limits.{name} may end the search after {at} trials, the first {n_startup} are drawn before there is a "
+        f"model: set its trials to {n_startup} or more, or lower searcher.n_startup_trials"
+        for name, at in earliest.items()
+        if at is not None and at <= n_startup
+    ]
 
 
-def _parallelism(searcher: Settings, n: int | None, *, parallel: int) -> Iterator[str]:
-    learns = getattr(searcher, "kind", None) in LEARNING
-    if learns and n is not None and parallel > 1 and n < MIN_ROUNDS * parallel:
+def _parallelism(searcher: str, n: int | None, *, parallel: int) -> Iterator[str]:
+    if searcher in LEARNING and n is not None and parallel > 1 and n < MIN_ROUNDS * parallel:
         wise = max(1, n // MIN_ROUNDS)
         yield (
             f"{parallel} trainings at a time leave {n} configurations only {-(-n // parallel)} rounds to learn from: "
@@ -181,6 +198,14 @@ def _brackets(scheduler: Settings, horizon: Horizon) -> Iterator[str]:
         yield (
             f"the widest bracket takes {enters} configurations, the limit is {horizon.n_trials}: raise limits.trials "
             f"to {enters}, or raise min_resource for a narrower bracket"
+        )
+
+
+def _clock(scheduler: Settings, limits: Limits) -> Iterator[str]:
+    if limits.wall_clock_s is not None and isinstance(scheduler, RaceSettings | PopulationSettings):
+        yield (
+            f"limits.wall_clock_s {limits.wall_clock_s:g} may end the search early, but the scheduler divides steps or "
+            "trials: if those last longer, little is trained in full by then; set them to what the time pays for"
         )
 
 

@@ -50,11 +50,14 @@ class TuningJob:
         goal: whether the metric is to grow or to shrink.
         parallel: trainings at a time.
         n_seeds: tuning seeds of a configuration.
+        n_confirm: fresh seeds on which the winner is trained again.
         reports: how often a full training reports the objective; the resource that Hyperband counts.
         seed: of the study.
         static: path -> value of the hyperparameters that are not searched.
         warm_start: kind of warm start and names of the parent *tuning jobs*.
         training_job: the TrainingJobDefinition, with placeholders where the account is not known yet.
+        max_runtime_s: seconds that one training may take, for a definition that is not given.
+        retries: how often a training that failed is repeated.
     """
 
     name: str
@@ -66,11 +69,14 @@ class TuningJob:
     goal: Literal["maximize", "minimize"] = "maximize"
     parallel: int = 1
     n_seeds: int = 1
+    n_confirm: int = 0
     reports: int = 20
     seed: int | None = None
     static: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warm_start: tuple[str, Sequence[str]] | None = None
     training_job: Mapping[str, Any] | None = None
+    max_runtime_s: float | None = None
+    retries: int = 0
 
 
 def tuning_job_request(job: TuningJob) -> tuple[dict[str, Any], list[str]]:
@@ -113,7 +119,7 @@ def tuning_job_name(name: str) -> str:
     return plain[: ServiceLimits().name_characters].rstrip("-") or "study"
 
 
-def placeholder_training_job() -> dict[str, Any]:
+def placeholder_training_job(*, max_runtime_s: float = 86_400) -> dict[str, Any]:
     """Return a training-job definition that is valid, with names to be replaced by those of an account."""
     return {
         "AlgorithmSpecification": {
@@ -123,7 +129,7 @@ def placeholder_training_job() -> dict[str, Any]:
         "RoleArn": "arn:aws:iam::000000000000:role/ROLE",
         "OutputDataConfig": {"S3OutputPath": "s3://BUCKET/output"},
         "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 30},
-        "StoppingCondition": {"MaxRuntimeInSeconds": 86_400},
+        "StoppingCondition": {"MaxRuntimeInSeconds": math.ceil(max_runtime_s)},
     }
 
 
@@ -197,7 +203,8 @@ def _completion(limits: Limits) -> dict[str, Any]:
 
 def _training_job(job: TuningJob) -> dict[str, Any]:
     """Return the caller's definition with the study's static hyperparameters and the objective's metric."""
-    definition = copy.deepcopy(dict(job.training_job or placeholder_training_job()))
+    placeholder = placeholder_training_job(max_runtime_s=job.max_runtime_s or 86_400)
+    definition = copy.deepcopy(dict(job.training_job or placeholder))
     algorithm = definition.setdefault("AlgorithmSpecification", {})
     metrics = algorithm.setdefault("MetricDefinitions", [])
     if job.metric not in [metric.get("Name") for metric in metrics]:
@@ -241,8 +248,22 @@ def _lost_settings(job: TuningJob) -> list[str]:
             f"scheduler {kind}: SageMaker only stops trainings; it cannot promote one from its checkpoint. "
             f"The resource is counted in reports of the objective, {job.reports} in a full training"
         )
+        rung, asked = _hyperband(job)["MinResource"], job.scheduler.get("min_resource", 0.1)
+        if rung == job.reports:
+            lost.append("scheduler: with one report nothing is compared before the end; set evaluation.marks higher")
+        elif rung / job.reports != asked:
+            lost.append(f"scheduler.min_resource {asked:g}: {rung} of {job.reports} reports stands in")
     elif kind not in ("fixed", "median"):
         lost.append(f"scheduler {kind}: every configuration is trained once, in full")
+    if job.retries and job.training_job is None:
+        lost.append(
+            f"launcher.retries {job.retries}: SageMaker repeats a training after its own errors only (RetryStrategy)"
+        )
+    if job.n_confirm:
+        lost.append(
+            f"seeds.confirm {job.n_confirm}: SageMaker's best is not trained again on fresh seeds; run the experiment "
+            "with its values"
+        )
     if job.n_seeds > 1:
         lost.append(
             f"{job.n_seeds} tuning seeds and races between configurations: a training job is one sample; "

@@ -182,6 +182,7 @@ class StudyData:
         bests: of a warm start, the best of this study and of each parent: {study (None: this one), value, n_seeds,
             configuration}.
         comparable: whether they are of the same data and algorithm, best first.
+        failed: (reason, how many) of the runs that failed in the end.
         retried: (reason, how often) of attempts that failed and were followed by another.
     """
 
@@ -209,6 +210,7 @@ class StudyData:
     schedule: Sequence[tuple[int, Mapping[str, Any]]] = ()
     bests: Sequence[Mapping[str, Any]] = ()
     comparable: bool = False
+    failed: Sequence[tuple[str, int]] = ()
     retried: Sequence[tuple[str, int]] = ()
 
     @property

@@ -82,20 +82,26 @@ def _budget_card(study: StudyData) -> str:
 
 def _course(study: StudyData) -> str:
     n_runs = sum(len(trial.runs) for trial in study.trials)
-    failed = sum(trial.ending == "failed" for trial in study.trials)
+    failed = sum(n for _, n in study.failed)
     tried = f"{counted(len(study.trials), 'configurations')} in {counted(n_runs, 'runs')}"
     if failed:
         tried += f", {number(failed)} of them failed"
     text = f"{sentence(study.method)}: {tried}. End of the search: {study.reason}."
+    if study.failed:
+        text += f" Runs that failed, by their reasons: {_reasons(study.failed)}."
     if study.retried:
-        reasons = "; ".join(f"{reason} ({number(n)})" for reason, n in study.retried[:MAX_REASONS])
-        text += f" Attempts that failed and were tried again, by their reasons: {reasons}."
+        text += f" Attempts that failed and were tried again, by their reasons: {_reasons(study.retried)}."
     if study.default_confirmed is not None:
         text += (
             " The winner and the default were then trained in full on the same fresh seeds; "
             "the optimism gap is what selection made look better than it is."
         )
     return text
+
+
+def _reasons(found: Sequence[tuple[str, int]]) -> str:
+    told = "; ".join(f"{reason} ({number(n)})" for reason, n in found[:MAX_REASONS])
+    return told + (f"; and {number(len(found) - MAX_REASONS)} more" if len(found) > MAX_REASONS else "")
 
 
 def best_configuration(data: ReportData, figures: Mapping[str, str]) -> str:

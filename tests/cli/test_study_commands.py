@@ -289,6 +289,10 @@ def test_a_study_and_its_file_make_the_same_request(finished: Path, cli: Cli) ->
 
 
 def test_a_request_asks_for_as_many_jobs_at_once_as_train_at_once_here(cli: Cli) -> None:
+    one_seed = json.loads(
+        cli("study", "to-sagemaker", "small.yaml", "--set", "search.scheduler={kind: asha}", "--json")[0]
+    )
+    assert not any("tuning seeds" in line for line in one_seed["not_expressible"]), "nothing is lost: asha has one"
     out, _ = cli("study", "to-sagemaker", "small.yaml", "--set", "launcher={kind: inline, workers: 3}")
     assert json.loads(out)["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxParallelTrainingJobs"] == 3
 

@@ -230,6 +230,9 @@ def test_the_leaders_table_holds_every_seeds_value(large: StudyData, large_text:
     failed = [trial for trial in large.trials if trial.ending == "failed"]
     assert failed
     assert "failed: ValueError: the values diverged" in text
+    n_runs = sum(run.ending == "failed" for trial in large.trials for run in trial.runs)
+    assert f"{n_runs} of them failed. End" in text
+    assert f"Runs that failed, by their reasons: ValueError: the values diverged ({n_runs})." in text
 
 
 def test_the_data_agree_with_the_log(tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ def test_too_many_hyperparameters() -> None:
 def test_a_budget_in_steps_says_how_many_configurations_it_pays_for() -> None:
     ranges = {f"p{i}": {"kind": "continuous", "low": 0.0, "high": 1.0} for i in range(2)}
     # 4,500 / (100 x 5 seeds) = 9 configurations.
-    (found,) = advice(searched=space(**ranges), n_trials=None, budget=4_500)
+    (found,) = advice(searched=space(**ranges), searcher="random", n_trials=None, budget=4_500)
     assert "2 hyperparameters are too many for 9 configurations: search the 1 that matter" in found
-    assert advice(searched=space(**ranges), n_trials=None, budget=5_000) == []
+    assert advice(searched=space(**ranges), searcher="random", n_trials=None, budget=5_000) == []
 
 
 def test_a_race_enters_more_configurations_than_the_budget_trains_in_full() -> None:
@@ -115,6 +115,28 @@ def test_a_search_that_may_end_before_its_first_model(rule: dict[str, Any]) -> N
     assert advice(limits=Limits(convergence=Convergence(), not_improving=NotImproving(trials=10))) == []
 
 
+def test_a_search_that_is_over_before_its_first_model() -> None:
+    (found,) = advice(n_trials=10, parallel=4)
+    assert found.startswith("all 10 configurations are drawn before there is a model, which takes 10: pay for more")
+    assert advice(n_trials=11) == []
+    assert advice(n_trials=10, searcher="random") == []
+
+
+def test_a_clock_beside_a_scheduler_that_plans_in_steps() -> None:
+    (found,) = advice(scheduler=RaceSettings(), limits=Limits(wall_clock_s=60.0))
+    assert found.startswith(
+        "limits.wall_clock_s 60 may end the search early, but the scheduler divides steps"
+    )
+    assert advice(scheduler=FixedSettings(), limits=Limits(wall_clock_s=60.0)) == []
+
+
+def test_a_grid_that_is_not_paid_for() -> None:
+    grid = space(a={"kind": "categorical", "values": [1, 2, 3, 4]})
+    (found,) = advice(searched=grid, searcher="grid", n_trials=None, budget=500)
+    assert found == "1 of the grid's 4 configurations is paid for: raise the limits, or lay a coarser grid"
+    assert advice(searched=grid, searcher="grid", n_trials=4) == []
+
+
 def test_searches_that_do_not_learn_may_be_parallel() -> None:
     assert advice(searcher="random", parallel=64) == []
 
@@ -136,9 +158,9 @@ def test_one_tuning_seed(scheduler: Settings, n_seeds: int) -> None:
 
 
 def test_a_small_population_follows_its_first_leaders() -> None:
-    found = advice(scheduler=PopulationSettings(seeds=5), n_trials=9)
+    found = advice(searcher="random", scheduler=PopulationSettings(seeds=5), n_trials=9)
     assert found[-1].startswith("a population of 9 only follows its first leaders: give 10 members or more")
-    assert advice(scheduler=PopulationSettings(seeds=5), n_trials=10) == []
+    assert advice(searcher="random", scheduler=PopulationSettings(seeds=5), n_trials=10) == []
     assert advice(scheduler=PopulationSettings(seeds=5, members=3), n_trials=None)[-1].startswith("a population of 3")
 
 

@@ -221,8 +221,26 @@ LOST: dict[str, tuple[dict[str, Any], list[str]]] = {
          "limits.not_improving.threshold 0", "limits.convergence of 10 trials: SageMaker has a rule of its own"]),
     "fewer trials than a grid": (
         {**VARIANTS["grid"], "limits": Limits(trials=5)}, ["limits.trials 5: Grid runs all 6 combinations"]),
+    "confirmation": ({"n_confirm": 10}, ["seeds.confirm 10: SageMaker's best is not trained again on fresh seeds"]),
+    "retries": ({"retries": 3}, ["launcher.retries 3: SageMaker repeats a training after its own errors only"]),
+    "a rung between two reports": (
+        {"scheduler": {"kind": "hyperband", "min_resource": 0.3}, "reports": 5},
+        ["searcher bayesian: the strategy Hyperband", "scheduler hyperband: SageMaker only stops",
+         "scheduler.min_resource 0.3: 2 of 5 reports stands in"]),
+    "nothing to compare": (
+        {"scheduler": {"kind": "hyperband"}, "reports": 1},
+        ["searcher bayesian: the strategy Hyperband", "scheduler hyperband: SageMaker only stops",
+         "scheduler: with one report nothing is compared before the end; set evaluation.marks higher"]),
     "long seeds": (VARIANTS["seed"], [f"seed {2**40 + 7}: RandomSeed holds 31 bits"]),
 }  # fmt: skip
+
+
+def test_the_time_of_a_training_is_its_own_limit_unless_a_definition_is_given() -> None:
+    request, _ = tuning_job_request(job(max_runtime_s=600.5))
+    assert request["TrainingJobDefinition"]["StoppingCondition"] == {"MaxRuntimeInSeconds": 601}
+    given = {**placeholder_training_job(), "StoppingCondition": {"MaxRuntimeInSeconds": 77}}
+    request, _ = tuning_job_request(job(max_runtime_s=600.5, training_job=given))
+    assert request["TrainingJobDefinition"]["StoppingCondition"] == {"MaxRuntimeInSeconds": 77}
 
 
 @pytest.mark.parametrize("case", LOST)
