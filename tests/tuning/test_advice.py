@@ -124,9 +124,7 @@ def test_a_search_that_is_over_before_its_first_model() -> None:
 
 def test_a_clock_beside_a_scheduler_that_plans_in_steps() -> None:
     (found,) = advice(scheduler=RaceSettings(), limits=Limits(wall_clock_s=60.0))
-    assert found.startswith(
-        "limits.wall_clock_s 60 may end the search early, but the scheduler divides steps"
-    )
+    assert found.startswith("limits.wall_clock_s 60 may end the search early, but the scheduler divides steps")
     assert advice(scheduler=FixedSettings(), limits=Limits(wall_clock_s=60.0)) == []
 
 
