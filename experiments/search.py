@@ -190,12 +190,12 @@ def check_search(config: ExperimentConfig, document: Document) -> None:
     """
     if config.search is None:
         return
-    if unknown := _unknown_metric(config, config.search):
-        raise ConfigError(f"{document.place(('search', 'metric'))}: {unknown}")
     space = config.search.space
     findings = space.check(lambda path, value: _fault(config, space, path=path, value=value))
     findings += () if findings else _fixed_while_training(config, config.search)
     raise_in_space(findings, document)
+    if unknown := _unknown_metric(config, config.search):
+        raise ConfigError(f"{document.place(('search', 'metric'))}: {unknown}")
 
 
 def _unknown_metric(config: ExperimentConfig, search: SearchSettings) -> str | None:
