@@ -72,7 +72,7 @@ def _gains(gain: Improvement, beats: Estimate | None) -> str:
 
 def _budget_card(study: StudyData) -> str:
     saved = study.saved_by_resuming + study.saved_by_stopping
-    note = f"{number(study.spent)} environment steps, every configuration in full"
+    note = f"{number(study.spent)} environment steps" + ("" if study.failed else ", every configuration in full")
     if saved:
         share = 100 * saved / (study.spent + saved)
         parts = f"{steps(study.saved_by_stopping)} by stopping, {steps(study.saved_by_resuming)} by resuming"

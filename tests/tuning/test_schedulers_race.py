@@ -81,9 +81,12 @@ def test_no_outlier_decides_how_values_are_scored() -> None:
 
 
 def test_a_seed_that_is_easy_for_all_hides_no_difference() -> None:
-    own = np.linspace(0.0, 1.0, 9)[:, None]
-    scores = value_scores(own + np.array([[0.0, 1000.0]]))
+    own, few = np.linspace(0.0, 1.0, 40), [20, 25, 30]
+    results = np.full((40, 2), np.nan)
+    results[:, 0], results[few, 1] = own, own[few] + 50.0
+    scores = value_scores(results)[few]
     assert scores[:, 1] - scores[0, 1] == pytest.approx(scores[:, 0] - scores[0, 0])
+    assert scores[0, 1] > OUTLIER + 10, "the seed itself is not drawn in"
 
 
 def test_first_against_second_place_is_as_little_as_it_is() -> None:

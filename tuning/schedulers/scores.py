@@ -74,10 +74,10 @@ def value_scores(results: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Means are what is asked for in the end, so that values count and not ranks: first against second place is as little
     as it is. But returns have floors, cliffs and heavy tails, so that within each seed nothing lies farther than
-    `OUTLIER` spreads from the median. The spread is that of the middle four fifths, which a tenth of outliers does not
-    move (Maronna et al. 2019, Robust Statistics, 2nd edition, section 2.5).
+    `OUTLIER` spreads from the median. The spread is the distance between the lowest and the highest tenth, of which a
+    normal sample has its standard deviation; what lies beyond them does not move it.
 
-    Shape (n, seeds) to (n, seeds); NaN is what was not seen, and what is not finite else counts as far below.
+    Shape (n, seeds) to (n, seeds); NaN is what was not seen, and minus infinity counts as far below.
 
     >>> value_scores(np.array([[-1e9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]).T).round(1).ravel().tolist()
     [-3.0, -1.3, -1.0, -0.6, -0.3, 0.0, 0.3, 0.6, 1.0, 1.3, 1.6]
