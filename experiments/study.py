@@ -78,7 +78,7 @@ class RunBackend:
                 source = self._run.path / spec.model_copy(update={"trial": spec.parent.trial}).path
                 inherit(folder, source, steps=spec.parent.steps)
         for job, folder in zip(fresh, folders, strict=True):
-            handle = self._launcher.submit(folder)
+            handle = self._launcher.submit(folder, n_failed=job.n_failed)
             self._jobs[handle] = job
             self._sent[handle], self._n_read[handle] = job.resource, 0
 

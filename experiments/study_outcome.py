@@ -60,8 +60,8 @@ def study_outcome(history: History, *, winner: int | None, reason: str, own: Map
         own: the default configuration, if it lies in the space.
 
     Raises:
-        RunError: no configuration could be trained, or none in full.
-        UserError: every run failed by a mistake of the user's.
+        RunError: the search ended before any configuration was trained, or trained in full.
+        UserError: nothing could be trained because runs failed; what made them fail is to be mended.
     """
     failed = [run for _, run in history.runs() if run.error is not None]
     if winner is None:

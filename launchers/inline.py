@@ -86,6 +86,7 @@ class InlineLauncher:
         self._batch = batch
         self._attempts = attempts or Attempts()
         self._progress: dict[Path, Progress] = {}
+        self._n_failed: dict[Path, int] = {}
         self._waiting: dict[Path, None] = {}
         self._stopping: set[Path] = set()
         self._lock = threading.Condition()
@@ -100,10 +101,11 @@ class InlineLauncher:
         executor = getattr(importlib.import_module(module), name)
         return cls(lambda: executor(n_threads=n_workers, log=folder / LOG), batch=settings.batch, attempts=settings)
 
-    def submit(self, folder: Path) -> Handle:
+    def submit(self, folder: Path, *, n_failed: int = 0) -> Handle:
         """Queue the run in ``folder``."""
         with self._lock:
             self._progress[folder] = Progress(State.WAITING)
+            self._n_failed[folder] = n_failed
             self._waiting[folder] = None
             self._stopping.discard(folder)
             if self._thread is None:
@@ -209,12 +211,13 @@ class InlineLauncher:
     def _again(self, folder: Path, failed: Progress) -> bool:
         """Queue a run that raised again, ahead of the others, if it may be; return whether."""
         assert failed.failure is not None
-        failures = (*failed.failures, failed.failure)
         with self._lock:
+            self._n_failed[folder] += 1
             stopping = self._closing or folder in self._stopping
-            if stopping or failed.user_error or not self._attempts.again(len(failures), lost=False):
+            if stopping or failed.user_error or not self._attempts.again(self._n_failed[folder], lost=False):
                 return False
             self._waiting = {folder: None, **self._waiting}
+            failures = (*failed.failures, failed.failure)
             self._progress[folder] = Progress(State.WAITING, steps=failed.steps, failures=failures)
             return True
 

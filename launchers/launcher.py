@@ -96,8 +96,13 @@ class Progress:
 class Launcher(Protocol):
     """Executes run folders (each holds a ``spec.json``) somewhere."""
 
-    def submit(self, folder: Path) -> Handle:
-        """Queue the run in ``folder``; a run that has a checkpoint continues from it."""
+    def submit(self, folder: Path, *, n_failed: int = 0) -> Handle:
+        """Queue the run in ``folder``; a run that has a checkpoint continues from it.
+
+        Args:
+            folder: of the run.
+            n_failed: attempts at it that failed before, in a session that was cut off since; they count.
+        """
         ...
 
     def poll(self, handle: Handle) -> Progress:

@@ -80,17 +80,19 @@ class WorkerPool:
         self._queue: collections.deque[Path] = collections.deque()
         self._progress: dict[Path, Progress] = {}
         self._failures: collections.defaultdict[Path, list[Failure]] = collections.defaultdict(list)
+        self._n_failed: dict[Path, int] = {}
         self._stopping: set[Path] = set()
         self._threads: list[_WorkerThread] = []
         self._lock = threading.Condition()
         self._changed = threading.Event()
         self._closing = False
 
-    def submit(self, folder: Path) -> Handle:
+    def submit(self, folder: Path, *, n_failed: int = 0) -> Handle:
         """Queue the run in ``folder``, starting one more worker if the pool is not full."""
         with self._lock:
             self._progress[folder] = Progress(State.WAITING)
             self._failures.pop(folder, None)
+            self._n_failed[folder] = n_failed
             self._stopping.discard(folder)
             self._queue.append(folder)
             if len(self._threads) < self._n_workers:
@@ -210,14 +212,15 @@ class WorkerPool:
             folder, thread.folder = thread.folder, None
             assert folder is not None
             assert failed.failure is not None
-            failures, stopping = self._failures[folder], self._closing or folder in self._stopping
-            often = f"failed {len(failures) + 1} times; the last time: " if failures else ""
+            self._n_failed[folder] += 1
+            n_failed, stopping = self._n_failed[folder], self._closing or folder in self._stopping
+            often = f"failed {n_failed} times; the last time: " if n_failed > 1 else ""
             if stopping and lost:
                 self._set(folder, Progress(State.STOPPED, steps=failed.steps))
-            elif stopping or failed.user_error or not self.attempts.again(len(failures) + 1, lost=lost):
+            elif stopping or failed.user_error or not self.attempts.again(n_failed, lost=lost):
                 self._set(folder, dataclasses.replace(failed, error=often + failed.failure.error))
             else:
-                failures.append(failed.failure)
+                self._failures[folder].append(failed.failure)
                 self._queue.appendleft(folder)
                 self._set(folder, Progress(State.WAITING, steps=failed.steps))
                 self._lock.notify()

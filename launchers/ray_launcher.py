@@ -69,11 +69,11 @@ class RayLauncher(WorkerPool):
         """Return the launcher that ``settings`` describe."""
         return cls(settings, n_workers=n_workers, folder=folder)
 
-    def submit(self, folder: Path) -> Handle:
+    def submit(self, folder: Path, *, n_failed: int = 0) -> Handle:
         """Queue the run in ``folder``, bringing it together with what the storage holds of it."""
         if self._store is not None:
             self._store.exchange(folder, _key(self._folder, folder))
-        return super().submit(folder)
+        return super().submit(folder, n_failed=n_failed)
 
     def close(self, *, timeout_s: float) -> None:
         """Stop every run, let it save, end the actors and leave Ray."""

@@ -30,6 +30,7 @@ class Job:
     """A piece of one run: continue ``trial`` on ``seed`` from ``resource`` (0 is the start) to ``until``.
 
     A run with a ``parent`` that stands where the parent stood begins with a copy of the parent's checkpoint.
+    ``n_failed`` attempts at the piece have failed before, in a session that was cut off since.
     """
 
     trial: int
@@ -38,6 +39,7 @@ class Job:
     resource: int
     until: int
     parent: Parent | None = None
+    n_failed: int = 0
 
     @property
     def begins_as_copy(self) -> bool:
@@ -148,32 +150,34 @@ class InlineBackend:
         self._caller = Caller(objective, folder=folder)
         self._attempts = attempts or Attempts()
         self._job: Job | None = None
+        self._stopping = False
 
     def submit(self, job: Job) -> None:
         """Keep the job for the next `wait`."""
         self._caller.inherit(job)
+        self._stopping = False
         self._job = job
 
     def stop(self, trial: int, seed: int) -> None:
-        """Nothing to do: a job has ended before its events are seen."""
+        """Try a job no more; one whose events were seen has ended, or waits for its next attempt."""
+        self._stopping = True
 
     def wait(self) -> Sequence[Event]:
-        """Execute the job and return its events."""
+        """Execute the job once and return its events."""
         job, self._job = self._job, None
         if job is None:
             return []
-        retried: list[Event] = []
-        while True:
-            reports: list[Event] = []
-            failed = None
-            for answer in self._caller.call(job):
-                if isinstance(answer, Failure):
-                    failed = answer
-                else:
-                    reports.append(answer)
-            if failed is None or not self._attempts.again(len(retried) + 1, lost=False):
-                return [*retried, *reports, end_event(job, failed)]
-            retried.append(retry_event(job, failed))
+        reports: list[Event] = []
+        failed = None
+        for answer in () if self._stopping else self._caller.call(job):
+            if isinstance(answer, Failure):
+                failed = answer
+            else:
+                reports.append(answer)
+        if failed is not None and self._attempts.again(job.n_failed + 1, lost=False):
+            self._job = dataclasses.replace(job, n_failed=job.n_failed + 1)
+            return [retry_event(job, failed)]
+        return [*reports, end_event(job, failed)]
 
 
 def end_event(job: Job, failed: Failure | None) -> Event:

@@ -33,6 +33,7 @@ class Run:
         error: why it failed.
         traceback: the stack where it did, if that is known.
         retries: attempts that failed and were followed by another.
+        n_failed: how many of them at the work it was given last.
         origin: resource of the parent's checkpoint that it began with; 0 unless it is a fork.
     """
 
@@ -44,6 +45,7 @@ class Run:
     error: str | None = None
     traceback: str | None = None
     retries: list[Failure] = dataclasses.field(default_factory=list)
+    n_failed: int = 0
     origin: int = 0
 
     @property
@@ -129,7 +131,7 @@ class History:
             self.under_way[trial.id, run.seed] = run
         elif isinstance(decision, Resume):
             run = trial.runs[decision.seed]
-            run.until, run.state = decision.until, RunState.RUNNING
+            run.until, run.state, run.n_failed = decision.until, RunState.RUNNING, 0
             self.under_way[trial.id, run.seed] = run
             self.saved += run.resource * decision.promotion
         elif isinstance(decision, Stop):
@@ -229,8 +231,9 @@ class History:
         elif kind == "end":
             self.end(event["trial"], event["seed"], error=event.get("error"), traceback=event.get("traceback"))
         elif kind == "retry":
-            why = Failure(event["error"], event.get("traceback"))
-            self.trials[event["trial"]].runs[event["seed"]].retries.append(why)
+            run = self.trials[event["trial"]].runs[event["seed"]]
+            run.retries.append(Failure(event["error"], event.get("traceback")))
+            run.n_failed += 1
         elif kind in DECISIONS:
             fields = {name: value for name, value in event.items() if name not in ("event", "number")}
             self.decide(DECISIONS[kind](**fields))

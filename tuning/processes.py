@@ -40,7 +40,6 @@ class _Call:
     events: Connection
     stacks: Stacks
     deadline: float
-    retried: list[Event]
     found: list[Event] = dataclasses.field(default_factory=list)
     failed: Failure | None = None
     lost: bool = False
@@ -66,9 +65,9 @@ class ProcessBackend:
     def submit(self, job: Job) -> None:
         """Begin a job."""
         self._caller.inherit(job)
-        self._begin(job, retried=[])
+        self._begin(job)
 
-    def _begin(self, job: Job, *, retried: list[Event]) -> None:
+    def _begin(self, job: Job) -> None:
         events, theirs = multiprocessing.Pipe(duplex=False)
         stacks = Stacks()
         process = multiprocessing.get_context("fork").Process(
@@ -78,7 +77,7 @@ class ProcessBackend:
         theirs.close()
         limit = self._attempts.max_runtime_s
         deadline = float("inf") if limit is None else time.monotonic() + limit
-        self._calls.append(_Call(job, process, events, stacks, deadline, retried))
+        self._calls.append(_Call(job, process, events, stacks, deadline))
 
     def stop(self, trial: int, seed: int) -> None:
         """End a job where it stands; what it has not finished is lost."""
@@ -126,13 +125,13 @@ class ProcessBackend:
             call.lost = call.ended = True
 
     def _settle(self, call: _Call) -> list[Event]:
-        """Return the events of a call that ended; none yet if it is repeated."""
+        """Return the events of a call that ended, and repeat it if it may be."""
         _end(call)
-        job, retried = call.job, call.retried
-        if call.failed is None or not self._attempts.again(len(retried) + 1, lost=call.lost):
-            return [*retried, *call.found, end_event(job, call.failed)]
-        self._begin(job, retried=[*retried, retry_event(job, call.failed)])
-        return []
+        job = call.job
+        if call.failed is None or not self._attempts.again(job.n_failed + 1, lost=call.lost):
+            return [*call.found, end_event(job, call.failed)]
+        self._begin(dataclasses.replace(job, n_failed=job.n_failed + 1))
+        return [retry_event(job, call.failed)]
 
 
 def _end(call: _Call) -> None:

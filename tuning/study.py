@@ -158,7 +158,7 @@ class Study:
         held = self.history.trials[trial]
         run = held.runs[seed]
         parent = None if held.parent is None else Parent(held.parent, run.origin)
-        self._backend.submit(Job(trial, held.configuration, seed, run.resource, run.until, parent))
+        self._backend.submit(Job(trial, held.configuration, seed, run.resource, run.until, parent, run.n_failed))
         self._pending += 1
 
     def _stop_all(self, reason: str) -> None:

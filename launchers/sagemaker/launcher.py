@@ -130,8 +130,8 @@ class SageMakerLauncher:
         """Return the launcher that ``settings`` describe."""
         return cls(settings, connect(settings, folder=folder), n_workers=n_workers, folder=folder)
 
-    def submit(self, folder: Path) -> Handle:
-        """Check the run's request and queue it.
+    def submit(self, folder: Path, *, n_failed: int = 0) -> Handle:
+        """Check the run's request and queue it; SageMaker counts the attempts of a job by itself.
 
         Raises:
             ConfigError: everything that is wrong with it, one finding per line.

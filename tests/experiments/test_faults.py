@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from policylab.agents.agent import Report
 from policylab.cli.main import main
-from policylab.errors import RunError
+from policylab.errors import RunError, UserError
 from policylab.experiments.execute import RunExecution
 from policylab.experiments.rundir import RunDirectory, create_run
 from policylab.experiments.runner import Observer, drive
@@ -217,6 +217,22 @@ def test_reasons_of_attempts_that_were_repeated_are_shown_and_reported(
     assert "0 failed, 2 tried again" in shown
     report = (run.path / "report.html").read_text()
     assert "tried again, by their reasons: ZeroDivisionError: the environment broke (2)" in report
+
+
+@pytest.mark.parametrize("kind", ["inline", "local"])
+def test_attempts_before_a_kill_count_after_it(tmp_path: Path, kind: str) -> None:
+    launcher = {"kind": kind, "workers": 1, "retries": 1, "retry_errors": True}
+    run = experiment(tmp_path, launcher, "raise", "raise", search={**SEARCH, "limits": {"trials": 1}})
+    with pytest.raises(UserError, match="the environment broke"):
+        drive(run)
+    log = run.path / "study" / "events.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    (retry,) = [place for place, line in enumerate(lines) if json.loads(line)["event"] == "retry"]
+    log.write_text("".join(lines[: retry + 1]))  # as a kill before the second attempt leaves it
+    (tmp_path / kind / "2" / "faults" / "raise-0").touch()
+    with pytest.raises(UserError, match="the environment broke"):
+        drive(run)
+    assert len(events(run, "retry")) == 1
 
 
 def test_a_metric_that_is_no_number_is_told_with_its_name() -> None:

@@ -103,6 +103,12 @@ def test_losses_are_counted_anew_when_a_run_is_submitted_again(pool, tmp_path):
     assert ended(pool, pool.submit(tmp_path / "lost-4")).state is State.FINISHED
 
 
+def test_losses_of_an_earlier_session_count(pool, log, tmp_path):
+    progress = ended(pool, pool.submit(tmp_path / "lost-9", n_failed=2))
+    assert (progress.error, progress.failures) == ("failed 3 times; the last time: its node is gone", ())
+    assert log.count("lost-9") == 1
+
+
 def test_a_run_that_fails_by_itself_is_not_repeated(pool, log, tmp_path):
     progress = ended(pool, pool.submit(tmp_path / "failing"))
     assert (progress.state, progress.steps) == (State.FAILED, 7)

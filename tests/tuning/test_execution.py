@@ -137,6 +137,33 @@ def test_an_attempt_that_succeeds_leaves_what_an_undisturbed_one_does(
     assert (result.best.id, result.spent) == (whole.best.id, whole.spent)
 
 
+@pytest.mark.parametrize("execution", [{}, {"workers": 3}], ids=["in process", "in processes"])
+def test_attempts_before_a_kill_count_after_it(tmp_path: Path, execution: dict[str, Any]) -> None:
+    """The log is cut where the second of three failures is in it; another attempt is left, and no more."""
+    objective, folder = Faulty(tmp_path, times=9, kinds=("raise",)), tmp_path / "study"
+    settings = {**SETTINGS, "folder": folder, "execution": {**execution, "retries": 2, "retry_errors": True}}
+    whole = tune(objective, SPACE, **settings)
+    lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
+    retries = [place for place, line in enumerate(lines) if json.loads(line)["event"] == "retry"]
+    (folder / "events.jsonl").write_text("".join(lines[: retries[1] + 1]))
+    (tmp_path / "attempts-1").unlink()
+    again = tune(objective, SPACE, **settings)
+    assert (tmp_path / "attempts-1").read_text() == "."
+    assert sorted(map(repr, rows(again))) == sorted(map(repr, rows(whole)))
+    assert (len(logged(folder, "retry")[1]), again.trials[1].failed) == (2, ERRORS["raise"])
+
+
+def test_a_limit_that_is_met_between_two_attempts_ends_them() -> None:
+    def failing(task: Task) -> float:
+        time.sleep(0.05)
+        raise ValueError("the pole fell over")
+
+    execution = {"retries": 100, "retry_errors": True}
+    result = tune(failing, SPACE, limits={"wall_clock_s": 0.2}, searcher="random", execution=execution)
+    assert result.reason.startswith("limits.wall_clock_s")
+    assert [trial.failed for trial in result.trials] == [None]
+
+
 def test_errors_are_repeated_only_if_that_is_asked_for(tmp_path: Path) -> None:
     objective = Faulty(tmp_path, times=1, kinds=("raise", "die"))
     result = tune(objective, SPACE, **SETTINGS, execution={"workers": 2, "retries": 1})
