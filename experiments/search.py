@@ -110,6 +110,7 @@ class SearchSettings(Settings):
             budget=self.limits.budget,
             n_seeds=n_seeds,
             n_trials=self.limits.trials,
+            timed=self.limits.wall_clock_s is not None,
             space=self.space,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,8 @@ def search_plan(config: ExperimentConfig, *, root: Path) -> dict[str, Any]:
     Returns:
         {searcher, scheduler, metric, mode, parallel, limits, space, seeds_at_most, trials_at_most, steps_at_most,
         rehearsal, confirm_steps, advice}. ``rehearsal`` is what the scheduler does when results are random: {trials,
-        runs, steps, saved_by_resuming_steps, levels: resource -> runs that reach it}, or None where it takes too long.
+        runs, steps, saved_by_resuming_steps, levels: resource -> runs that reach it}, or None where it takes too long
+        or only a clock ends it.
 
     Raises:
         UserError: scheduler, searcher and limits do not fit together, or a parent is nowhere or breaks a restriction.
@@ -126,9 +128,12 @@ def _trials_at_most(search: SearchSettings, space: Space) -> int | None:
 def _rehearsal(config: ExperimentConfig, search: SearchSettings, *, space: Space) -> dict[str, Any] | None:
     """Play the study through with random values in place of training, random configurations in place of learned ones.
 
-    Targets and stagnation are left out: they depend on the values.
+    Targets and stagnation are left out: they depend on the values. So is the clock, and what only a clock ends.
     """
     horizon = search.horizon(budget_steps=config.budget.steps, n_seeds=config.seeds.tune)
+    if horizon.budget is None and _trials_at_most(search, space) is None:
+        return None
+    horizon = dataclasses.replace(horizon, timed=False)
     kind = "grid" if search.searcher.kind == "grid" else "random"
     searcher = SEARCHERS.load(kind)
     settings = search.searcher if search.searcher.kind == kind else searcher.Settings()

@@ -8,8 +8,9 @@
 | one tuning seed | 1 | ARLBench, Becktepe et al. 2024; Eimer et al. 2023, arXiv 2306.01324 |
 | a population that only follows its first leaders | fewer than 10 members | Jaderberg et al. 2017, figure 5 |
 | an end before the first model | trials up to the searcher's `n_startup_trials` | their values are of Sobol points |
-| a clock that ends what was planned in steps | - | - |
+| a clock that may end the search before anything is trained in full | trainings the widest bracket costs | - |
 | a grid that is not finished | configurations that are paid for | - |
+| a scheduler that never does what it is for | rungs, looks, members | - |
 | a bracket that is never filled | trainings the widest bracket costs | Li et al. 2018, JMLR 18-185, algorithm 1 |
 """
 
@@ -67,8 +68,9 @@ def advise(
         *_scales(space),
         *(_early_end(searcher, n, limits=limits) or _parallelism(kind, n, parallel=parallel)),
         *_seeds(scheduler, horizon),
-        *_brackets(scheduler, horizon),
-        *_clock(scheduler, limits),
+        *_idle(scheduler, horizon, n=n),
+        *_brackets(scheduler, horizon, size=space.size if kind == "grid" else None),
+        *_clock(scheduler, horizon, limits=limits),
         *_population(scheduler, n),
     ]
 
@@ -167,9 +169,13 @@ def _parallelism(searcher: str, n: int | None, *, parallel: int) -> Iterator[str
     if searcher in LEARNING and n is not None and parallel > 1 and n < MIN_ROUNDS * parallel:
         wise = max(1, n // MIN_ROUNDS)
         yield (
-            f"{parallel} trainings at a time leave {n} configurations only {-(-n // parallel)} rounds to learn from: "
+            f"{parallel} trainings at a time leave {n} configurations only {_rounds(-(-n // parallel))} to learn from: "
             f"run {wise} at a time, or use searcher kind: random, which loses nothing in parallel"
         )
+
+
+def _rounds(n: int) -> str:
+    return "1 round" if n == 1 else f"{n} rounds"
 
 
 def _seeds(scheduler: Settings, horizon: Horizon) -> Iterator[str]:
@@ -183,7 +189,34 @@ def _seeds(scheduler: Settings, horizon: Horizon) -> Iterator[str]:
         )
 
 
-def _brackets(scheduler: Settings, horizon: Horizon) -> Iterator[str]:
+def _idle(scheduler: Settings, horizon: Horizon, *, n: int | None) -> Iterator[str]:
+    """Yield what a scheduler never comes to do."""
+    if isinstance(scheduler, HalvingSettings) and len(_planned(scheduler, horizon)[0].levels) == 1:
+        yield (
+            f"min_resource {scheduler.min_resource:g} leaves no rung before the end, so nobody is ever stopped: set it "
+            f"to {1 / scheduler.eta:.2g} or less"
+        )
+    if isinstance(scheduler, MedianSettings):
+        if len(scheduler.looks(horizon.max_resource)) == 1:
+            yield (
+                f"every {scheduler.every:g} and grace {scheduler.grace:g} leave no look before the end, so nobody is "
+                "ever stopped: lower them"
+            )
+        elif n is not None and n <= scheduler.min_trials:
+            yield (
+                f"a run is stopped on the evidence of {scheduler.min_trials} others, and {n} configurations are all "
+                "there are, so nobody is ever stopped: give more, or lower scheduler.min_trials"
+            )
+    if isinstance(scheduler, PopulationSettings) and scheduler.members and horizon.budget is not None:
+        most = scheduler.members * scheduler.seeds * horizon.max_resource
+        if horizon.budget >= 2 * most:
+            yield (
+                f"{scheduler.members} members spend {most} at most, the budget is {horizon.budget}: raise "
+                "scheduler.members, the length of a training, or lower the budget"
+            )
+
+
+def _brackets(scheduler: Settings, horizon: Horizon, *, size: int | None) -> Iterator[str]:
     if not isinstance(scheduler, HalvingSettings):
         return
     widest = _planned(scheduler, horizon)[0]
@@ -199,13 +232,24 @@ def _brackets(scheduler: Settings, horizon: Horizon) -> Iterator[str]:
             f"the widest bracket takes {enters} configurations, the limit is {horizon.n_trials}: raise limits.trials "
             f"to {enters}, or raise min_resource for a narrower bracket"
         )
-
-
-def _clock(scheduler: Settings, limits: Limits) -> Iterator[str]:
-    if limits.wall_clock_s is not None and isinstance(scheduler, RaceSettings | PopulationSettings):
+    elif size is not None and size < enters:
         yield (
-            f"limits.wall_clock_s {limits.wall_clock_s:g} may end the search early, but the scheduler divides steps or "
-            "trials: if those last longer, little is trained in full by then; set them to what the time pays for"
+            f"the widest bracket takes {enters} configurations, the grid has {size}: raise min_resource for a narrower "
+            "bracket, or use scheduler kind: fixed"
+        )
+
+
+def _clock(scheduler: Settings, horizon: Horizon, *, limits: Limits) -> Iterator[str]:
+    if limits.wall_clock_s is None:
+        return
+    first = "nothing is trained in full before all members are"
+    if isinstance(scheduler, HyperbandSettings):
+        widest = _planned(scheduler, horizon)[0].cost / horizon.max_resource
+        first = f"nothing is trained in full before the widest bracket has used {widest:.3g} full trainings"
+    if isinstance(scheduler, HyperbandSettings | PopulationSettings):
+        yield (
+            f"limits.wall_clock_s {limits.wall_clock_s:g} may end the search early, but {first}: give it the time for "
+            "that, or use scheduler kind: race, which plans with the clock"
         )
 
 

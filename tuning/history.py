@@ -105,6 +105,7 @@ class History:
         spent: resource used in all.
         saved: resource that promoted runs and copies found in their checkpoints and did not have to spend again.
         failures: runs that failed since the last report of any.
+        paid_by_clock: resource that the study's clock pays for in all, at its pace when that was last taken; or None.
     """
 
     def __init__(self, *, max_resource: int) -> None:
@@ -116,6 +117,7 @@ class History:
         self.spent = 0
         self.saved = 0
         self.failures = 0
+        self.paid_by_clock: int | None = None
 
     def decide(self, decision: Decision) -> None:
         """Apply a decision."""
@@ -234,6 +236,8 @@ class History:
             run = self.trials[event["trial"]].runs[event["seed"]]
             run.retries.append(Failure(event["error"], event.get("traceback")))
             run.n_failed += 1
+        elif kind == "pace":
+            self.paid_by_clock = int(event["steps"])
         elif kind in DECISIONS:
             fields = {name: value for name, value in event.items() if name not in ("event", "number")}
             self.decide(DECISIONS[kind](**fields))

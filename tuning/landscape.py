@@ -100,6 +100,9 @@ class LandscapeBackend:
         capacity: jobs under way at once. With one, the events of a job come together, as from `InlineBackend`.
         pace: virtual time of one checkpoint, per configuration; default 1. With unequal paces and some capacity,
             results come out of order.
+
+    Attributes:
+        now: the virtual time.
     """
 
     def __init__(
@@ -110,12 +113,12 @@ class LandscapeBackend:
         self._values = values
         self._pace = np.ones(len(values)) if pace is None else pace
         self._work: dict[tuple[int, int], _Work] = {}
-        self._now = 0.0
+        self.now = 0.0
 
     def submit(self, job: Job) -> None:
         """Begin a job at the present virtual time."""
         row = job.configuration[ROW]
-        self._work[job.trial, job.seed] = _Work(job, job.resource, self._now + float(self._pace[row]))
+        self._work[job.trial, job.seed] = _Work(job, job.resource, self.now + float(self._pace[row]))
 
     def stop(self, trial: int, seed: int) -> None:
         """End a job at the present virtual time; it reports nothing more."""
@@ -141,7 +144,7 @@ class LandscapeBackend:
         at = {"trial": job.trial, "seed": job.seed}
         if work.due == -math.inf or work.resource >= job.until:
             return [{"event": "end", **at, "error": None}]
-        self._now = max(self._now, work.due)
+        self.now = max(self.now, work.due)
         value = float(self._values[job.configuration[ROW], job.seed, work.resource])
         if math.isnan(value):
             return [{"event": "end", **at, "error": f"no value at checkpoint {work.resource + 1}"}]
@@ -157,6 +160,7 @@ def landscape_study(
     *,
     searcher: Searcher | None = None,
     log: EventLog | None = None,
+    limits: Limits | None = None,
     seed: int = 0,
 ) -> Study:
     """Return a study over a table; its budget is the scheduler's.
@@ -166,6 +170,7 @@ def landscape_study(
         scheduler: made for a `Horizon` in checkpoints.
         searcher: proposes rows; default: one after the other.
         log: default: one in memory.
+        limits: further ones.
         seed: of the study.
 
     >>> from policylab.tuning.scheduler import Horizon
@@ -181,7 +186,7 @@ def landscape_study(
         scheduler=scheduler,
         backend=backend,
         log=log or EventLog(None),
-        limits=Limits(),
+        limits=limits or Limits(),
         max_resource=backend.max_resource,
         seed=seed,
     )

@@ -11,6 +11,7 @@
 | report | trial, seed, resource, value (larger is better) |
 | retry | trial, seed, error, traceback (if there is one): an attempt failed, and another follows |
 | end | trial, seed, error (null unless it failed), traceback (if there is one) |
+| pace | steps: what limits.wall_clock_s pays for in all, at the pace so far |
 | complete | reason: last line |
 
 Whatever a study decides is a function of these lines and of its seed, so a killed study continues, and a

@@ -41,6 +41,7 @@ class Horizon:
         budget: resource the study may spend in all, or None.
         n_seeds: tuning seeds it may use.
         n_trials: configurations it may start, or None.
+        timed: whether a clock ends the study; `History.paid_by_clock` then tells what it pays for, once that is known.
         space: what is searched, for schedulers that change configurations themselves, or None.
     """
 
@@ -48,6 +49,7 @@ class Horizon:
     budget: int | None
     n_seeds: int
     n_trials: int | None = None
+    timed: bool = False
     space: Space | None = None
 
 

@@ -15,6 +15,7 @@ from policylab.tuning.decisions import Configuration, Decision, Stop
 from policylab.tuning.history import DECISIONS, History, RunState
 from policylab.tuning.limits import TARGET, Limits, reached_by
 from policylab.tuning.log import EventLog, decision_event
+from policylab.tuning.pace import Pace, differs
 from policylab.tuning.scheduler import Scheduler
 from policylab.tuning.searcher import Searcher
 
@@ -58,13 +59,21 @@ class Study:
         self.history = History(max_resource=max_resource)
         self._limits = limits
         self._seed = seed
+        self._pace = Pace(limits.wall_clock_s)
 
-    def run(self, *, elapsed_s: float = 0.0, observe: Observer | None = None) -> str:
+    def run(
+        self,
+        *,
+        elapsed_s: float = 0.0,
+        observe: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> str:
         """Carry the study to its end; return why it ended.
 
         Args:
             elapsed_s: seconds used by earlier sessions, for the wall-clock limit.
             observe: called after every change.
+            clock: tells the seconds that the limit counts.
         """
         over: str | None = None  # a limit that was met stays met, whatever runs tell that were asked to stop
         for event in self._log.replay(self.history):
@@ -73,11 +82,13 @@ class Study:
                 over = event["reason"]
         if self._log.completed is not None:
             return self._log.completed
-        started = time.monotonic() - elapsed_s
+        started = clock() - elapsed_s
         self._resubmit()
         while True:
-            over = over or self._limits.met(self.history, elapsed_s=time.monotonic() - started)
+            elapsed_s = clock() - started
+            over = over or self._limits.met(self.history, elapsed_s=elapsed_s)
             if over is None:
+                self._take_pace(elapsed_s)
                 self._fill()
             else:
                 self._stop_all(over)
@@ -117,6 +128,12 @@ class Study:
         for trial, run in self.history.runs():
             if run.state is RunState.RUNNING:
                 self._submit(trial.id, run.seed)
+
+    def _take_pace(self, elapsed_s: float) -> None:
+        """Log what the clock pays for, if that has changed: who plans with it decides by the log alone."""
+        paid = self._pace.paid(self.history.spent, elapsed_s=elapsed_s)
+        if paid is not None and differs(paid, self.history.paid_by_clock):
+            self.history.apply(self._log.append({"event": "pace", "steps": paid}))
 
     def _fill(self) -> None:
         """Ask for decisions until the backend is full or there is nothing to do."""

@@ -101,7 +101,7 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
     chosen = component(SEARCHERS, searcher), component(SCHEDULERS, scheduler)
     _check(space, limits, kind=chosen[0].kind, mode=mode, counts=(seeds, max_resource, seed))
     planned = {"max_resource": max_resource, "budget": limits.budget, "n_seeds": seeds, "n_trials": limits.trials}
-    horizon = Horizon(**planned, space=space)  # type: ignore[arg-type]
+    horizon = Horizon(**planned, timed=limits.wall_clock_s is not None, space=space)  # type: ignore[arg-type]
     sign = 1.0 if mode == "max" else -1.0
     facts = {
         "space": _space_facts(space),

@@ -313,7 +313,7 @@ class Begun:
     def __init__(self) -> None:
         self.order: list[Path] = []
 
-    def submit(self, folder: Path) -> Handle:
+    def submit(self, folder: Path, *, n_failed: int = 0) -> Handle:
         self.order.append(folder)
         execute(folder)
         return Handle(folder)

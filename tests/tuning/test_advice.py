@@ -122,10 +122,47 @@ def test_a_search_that_is_over_before_its_first_model() -> None:
     assert advice(n_trials=10, searcher="random") == []
 
 
-def test_a_clock_beside_a_scheduler_that_plans_in_steps() -> None:
-    (found,) = advice(scheduler=RaceSettings(), limits=Limits(wall_clock_s=60.0))
-    assert found.startswith("limits.wall_clock_s 60 may end the search early, but the scheduler divides steps")
-    assert advice(scheduler=FixedSettings(), limits=Limits(wall_clock_s=60.0)) == []
+def test_a_clock_that_may_strike_before_anything_is_trained_in_full() -> None:
+    clock = Limits(wall_clock_s=60.0)
+    (found,) = advice(scheduler=PopulationSettings(seeds=3), limits=clock)
+    assert found.startswith("limits.wall_clock_s 60 may end the search early, but nothing is trained in full before")
+    _, found = advice(scheduler=HyperbandSettings(), limits=clock)
+    assert "before the widest bracket has used 2.32 full trainings: give it the time for that, or use" in found
+    assert advice(scheduler=RaceSettings(), limits=clock) == advice(scheduler=FixedSettings(), limits=clock) == []
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "told"),
+    [
+        (HyperbandSettings(min_resource=0.9), "min_resource 0.9 leaves no rung before the end, so nobody is ever"),
+        (AshaSettings(min_resource=0.5), "set it to 0.33 or less"),
+        (MedianSettings(every=1.0), "every 1 and grace 0.2 leave no look before the end, so nobody is ever stopped"),
+        (MedianSettings(grace=0.95), "every 0.1 and grace 0.95 leave no look"),
+        (MedianSettings(min_trials=64), "on the evidence of 64 others, and 64 configurations are all there are"),
+        (PopulationSettings(members=10), "10 members spend 1000 at most, the budget is 6400: raise scheduler.members"),
+    ],
+)
+def test_a_scheduler_that_never_does_what_it_is_for(scheduler: Settings, told: str) -> None:
+    assert any(told in found for found in advice(scheduler=scheduler, budget=6_400))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        HyperbandSettings(),
+        AshaSettings(min_resource=0.33),
+        MedianSettings(min_trials=63),
+        PopulationSettings(members=33),
+    ],
+)
+def test_one_that_does_gets_no_such_advice(scheduler: Settings) -> None:
+    assert all("1 tuning seed" in found for found in advice(scheduler=scheduler, budget=6_400))
+
+
+def test_a_grid_that_fills_no_bracket() -> None:
+    grid = space(a={"kind": "categorical", "values": [1, 2, 3, 4]})
+    *_, found = advice(searched=grid, searcher="grid", scheduler=HyperbandSettings(), n_trials=None)
+    assert found.startswith("the widest bracket takes 9 configurations, the grid has 4: raise min_resource for a")
 
 
 def test_a_grid_that_is_not_paid_for() -> None:

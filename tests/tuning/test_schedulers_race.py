@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy import stats
 from policylab.errors import ConfigError
 from policylab.tuning.history import History
 from policylab.tuning.landscape import LandscapeBackend, landscape_study
+from policylab.tuning.limits import Limits
 from policylab.tuning.log import EventLog
 from policylab.tuning.scheduler import Horizon
 from policylab.tuning.schedulers.beliefs import COMMON_SHARES, SEED_SHARES, believe
@@ -382,8 +384,49 @@ def test_a_number_of_trials_is_a_budget_too() -> None:
 
 
 def test_a_race_without_a_budget_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"set limits\.steps, cost or trials"):
+    with pytest.raises(ConfigError, match=r"set limits\.steps, cost, trials or wall_clock_s"):
         Race.make(RaceSettings(), Horizon(FULL, None, n_seeds=5))
+
+
+def timed(
+    values: np.ndarray, *, budget: int | None, trainings: int, capacity: int
+) -> tuple[Race, History, list[dict[str, Any]]]:
+    """Return a race that a clock ends when ``trainings`` have been paid for."""
+    horizon = Horizon(FULL, None if budget is None else budget * FULL, n_seeds=5, timed=True)
+    scheduler, log = Race.make(RaceSettings(), horizon), EventLog(None)
+    backend = LandscapeBackend(values, capacity=capacity)
+    limits = Limits(wall_clock_s=trainings * FULL / capacity)
+    study = landscape_study(backend, scheduler, log=log, limits=limits)
+    assert study.run(clock=lambda: backend.now).startswith("limits.wall_clock_s")
+    return scheduler, study.history, log.events
+
+
+@pytest.mark.parametrize("capacity", [1, 4])
+@pytest.mark.parametrize("budget", [None, 500])
+def test_a_clock_is_planned_with_as_steps_are(capacity: int, budget: int | None) -> None:
+    """It searches and races as with the steps that the time pays for, whatever else the limits allow."""
+    values, true = noisy(3)
+    by_steps, expected, _ = race(values, budget=30, capacity=capacity)
+    scheduler, history, events = timed(values, budget=budget, trainings=30, capacity=capacity)
+    assert len(history.trials) == pytest.approx(len(expected.trials), rel=0.15)
+    raced = [trial for trial in history.trials.values() if len(trial.runs) > 1]
+    assert len(raced) >= 3
+    assert true[scheduler.best(history)] == true[by_steps.best(expected)]
+    paces = [event["steps"] for event in events if event["event"] == "pace"]
+    assert 1 <= len(paces) <= 5
+    assert paces[-1] == pytest.approx(30 * FULL, rel=0.1)
+
+
+def test_what_is_decided_by_a_clock_follows_from_the_log() -> None:
+    values, _ = noisy(3)
+    _, _, whole = timed(values, budget=None, trainings=30, capacity=1)
+    (pace,) = [place for place, event in enumerate(whole) if event["event"] == "pace"]
+    log = EventLog(None)
+    log.extend(whole[: pace + 1])
+    scheduler = Race.make(RaceSettings(), Horizon(FULL, None, n_seeds=5, timed=True))
+    landscape_study(LandscapeBackend(values), scheduler, log=log).run()  # its own clock tells nothing
+    ended = next(place for place, event in enumerate(whole) if event["event"] == "complete")
+    assert log.events[:ended] == whole[:ended]
 
 
 @pytest.mark.parametrize("rungs", [(), (0.5,), (0.5, 0.2, 1.0), (0.0, 1.0), (0.5, 0.5, 1.0), (0.5, 1.0, 2.0)])

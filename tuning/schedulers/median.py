@@ -49,6 +49,15 @@ class MedianSettings(Settings):
     grace: float = Field(default=0.2, ge=0, le=1, description="share of a full training before the first look")
     min_trials: int = Field(default=5, ge=1, description="others needed at a step (Optuna's n_startup_trials)")
 
+    def looks(self, max_resource: int) -> list[int]:
+        """Return where runs are looked at, in the unit of ``max_resource``; the end is the last.
+
+        >>> MedianSettings(every=0.25, grace=0.5).looks(100)
+        [50, 75, 100]
+        """
+        step, grace = max(1, round(self.every * max_resource)), max(1, round(self.grace * max_resource))
+        return [*(look for look in range(step, max_resource, step) if look >= grace), max_resource]
+
 
 class Median:
     """Trains each configuration on one seed, piece by piece, and looks at it between two pieces.
@@ -62,10 +71,8 @@ class Median:
         self._variant = settings.variant
         self._min_trials = settings.min_trials
         self._horizon = horizon
-        full = horizon.max_resource
-        step = max(1, round(settings.every * full))
-        self._grace = max(1, round(settings.grace * full))
-        self._looks = [*(look for look in range(step, full, step) if look >= self._grace), full]
+        self._grace = max(1, round(settings.grace * horizon.max_resource))
+        self._looks = settings.looks(horizon.max_resource)
 
     @classmethod
     def make(cls, settings: MedianSettings, horizon: Horizon) -> Median:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -34,6 +35,9 @@ from policylab.tuning.schedulers.scores import best_agreement, normal_scores, st
 
 SEED = 0
 """The seed of the search; the race adds 1, 2, ... to everyone in this order, so that rivals share seeds."""
+
+UNKNOWN = sys.maxsize
+"""The budget while only a clock ends the study and its pace is not known: some enter, and none goes on before it is."""
 
 GUARD_PAIRS = 8
 """Promoted configurations before the guard judges a rung: with fewer, hardly any correlation is surely low."""
@@ -85,11 +89,10 @@ class Race:
         self._full = full = horizon.max_resource
         self._ladder = settings.ladder(full)
         budget = horizon.budget
-        if budget is None:
+        if budget is None and horizon.n_trials is not None:
             share = settings.race if horizon.n_seeds > 1 else 0.0
-            budget = math.ceil(max(full, self._ladder.price(horizon.n_trials or 1)) / (1 - share))
+            budget = math.ceil(max(full, self._ladder.price(horizon.n_trials)) / (1 - share))
         self._horizon = dataclasses.replace(horizon, budget=budget)
-        self._search_budget = settings.search_budget(budget, max_resource=full, n_seeds=horizon.n_seeds)
         # What a run had reached at a level never changes: it is computed once per history, and so is what follows.
         self._results: WeakKeyDictionary[History, dict[tuple[int, int, int], float]] = WeakKeyDictionary()
         self._agreements: WeakKeyDictionary[History, dict[tuple[int, int, int], float]] = WeakKeyDictionary()
@@ -99,10 +102,10 @@ class Race:
         """Return the scheduler.
 
         Raises:
-            ConfigError: neither a budget nor a number of trials to plan with, or less than one full training.
+            ConfigError: neither a budget nor trials nor a clock to plan with, or less than one full training.
         """
-        if horizon.budget is None and horizon.n_trials is None:
-            raise ConfigError("the scheduler `race` divides a budget: set limits.steps, cost or trials")
+        if horizon.budget is None and horizon.n_trials is None and not horizon.timed:
+            raise ConfigError("the scheduler `race` divides a budget: set limits.steps, cost, trials or wall_clock_s")
         check_budget(horizon)
         return cls(settings, horizon)
 
@@ -126,17 +129,24 @@ class Race:
         sent = [sum(run.until >= level for run in runs) for level in self._ladder.levels]
         lowest, entered = self._ladder.levels[base], sent[base]
         n_running = sum(run.state is RunState.RUNNING and run.until == lowest for run in runs)
-        generation = max(1, round(self._ladder.width(self._search_budget, base=base) / self._settings.generations))
+        budget = self._search_budget(history)
+        generation = max(1, round(self._ladder.width(budget, base=base) / self._settings.generations))
         settled = (entered - n_running) // generation * generation
         decision = self._promotion(history, sent, settled=settled, base=base)
         price = self._ladder.price(entered + 1, base=base, sent=sent)
-        if decision is None and price <= self._search_budget - committed(history):
+        if decision is None and price <= budget - committed(history):
             decision = self._entry(history, propose, level=lowest)
         if decision is None and not n_running:
             decision = self._promotion(history, sent, settled=entered, base=base)
         if decision is not None:
             return [decision]
         return [] if any(run.state is RunState.RUNNING for run in runs) else None
+
+    def _search_budget(self, history: History) -> int:
+        """Return what the search may spend: its share of the budget, or of what the clock pays for if that is less."""
+        clock = history.paid_by_clock if self._horizon.timed else None
+        budget = min((one for one in (self._horizon.budget, clock) if one is not None), default=UNKNOWN)
+        return self._settings.search_budget(budget, max_resource=self._full, n_seeds=self._horizon.n_seeds)
 
     def _entry(self, history: History, propose: Propose, *, level: int) -> Decision | None:
         for trial in history.trials.values():
