@@ -48,7 +48,9 @@ def finished_runs(run: RunDirectory) -> list[FinishedRun]:
     Raises:
         RunError: a run has no result yet.
         RunDirectoryError: a file is damaged.
+        UserError: the study was imported, and has no runs.
     """
+    run.refuse_import()
     objective = objective_of(run)
     return [_read(run, folder, objective=objective) for folder in _folders(run)]
 

@@ -29,7 +29,7 @@ from pydantic import Field
 
 from policylab.config import Settings
 from policylab.envs.make import resolve
-from policylab.errors import RunDirectoryError, StorageError
+from policylab.errors import RunDirectoryError, StorageError, UserError
 from policylab.experiments.schema import ExperimentConfig, load_file
 from policylab.files import write_atomic
 from policylab.runspec import RunSpec, place_spec, read_model
@@ -37,6 +37,9 @@ from policylab.session_clock import SessionClock, elapsed_s
 
 N_WRITERS = 16
 SESSIONS = "sessions.jsonl"
+IMPORTED = "study/sagemaker.json"
+"""Where a study that was imported keeps what it was made from."""
+
 Status = Literal["running", "finished", "interrupted", "failed"]
 
 
@@ -81,6 +84,18 @@ class RunDirectory:
                 f"{self.path}/config.yaml was changed after the run was made; run it as a new experiment instead"
             )
         return config
+
+    def refuse_import(self) -> None:
+        """Refuse what takes trained runs where the study is of SageMaker's training jobs.
+
+        Raises:
+            UserError: it is.
+        """
+        if (self.path / IMPORTED).exists():
+            raise UserError(
+                f"{self.path} was imported from SageMaker: there are no runs to go on with, report or compare; train "
+                f"its best one by `policylab study best {self.path} > best.yaml`, then `policylab run best.yaml`"
+            )
 
     def set_status(self, status: Status, *, error: str | None = None) -> None:
         """Replace the status in run.json, and why the experiment failed."""

@@ -14,7 +14,6 @@ from policylab.experiments.optuna_live import LiveView
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.study import confirmation, read_history, search
 from policylab.experiments.tracking import open_tracker
-from policylab.experiments.tuning_jobs import RECORD
 from policylab.files import locked
 from policylab.launchers import Handle, Launcher, Progress, open_launcher
 from policylab.runspec import RunSpec
@@ -51,11 +50,7 @@ def drive(run: RunDirectory, *, observer: Observer | None = None) -> dict[str, A
         KeyboardInterrupt: asked to stop; every run is saved and the status is ``interrupted``.
         UserError, RunError: a run failed; the others finished and are kept.
     """
-    if (run.path / RECORD).exists():
-        raise UserError(
-            f"{run.path} was imported from SageMaker: there are no runs to go on with; train its best one by "
-            f"`policylab study best {run.path} > best.yaml`, then `policylab run best.yaml`"
-        )
+    run.refuse_import()
     with locked(run.path / "run.lock"):
         config = run.config
         run.set_status("running")

@@ -53,7 +53,7 @@ def tuning_job(config: ExperimentConfig, *, training_job: Mapping[str, Any] | No
         n_confirm=config.seeds.confirm,
         reports=config.evaluation.marks,
         seed=config.seeds.root,
-        static=_all_static(config) if training_job is None else {},  # else the experiment's file travels along
+        static=all_static(config) if training_job is None else {},  # else the experiment's file travels along
         warm_start=(warm_start["kind"], warm_start["parents"]) if warm_start else None,
         training_job=training_job,
         max_runtime_s=getattr(config.launcher, "max_runtime_s", None),
@@ -61,7 +61,8 @@ def tuning_job(config: ExperimentConfig, *, training_job: Mapping[str, Any] | No
     )
 
 
-def _all_static(config: ExperimentConfig) -> dict[str, Any]:
+def all_static(config: ExperimentConfig) -> dict[str, Any]:
+    """Return path -> value of every setting that is not searched and that a training job needs."""
     assert config.search is not None
     searched = list(config.search.space.parameters)
     return dict(_static(config.model_dump(mode="json", exclude=LOCAL), searched=searched))

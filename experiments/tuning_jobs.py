@@ -1,15 +1,8 @@
-"""SageMaker tuning jobs of an experiment: what they execute, and a finished one as a study of this project.
-
-| file in the run directory | content |
-|---|---|
-| study/sagemaker.json | the record: see `policylab.tuning.sagemaker_record` |
-| study/events.jsonl | its training jobs as trials of one seed each: see `policylab.tuning.log` |
-"""
+"""SageMaker tuning jobs of an experiment: what is sent, and what they execute."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +11,10 @@ import yaml
 
 from policylab.aws.request_view import View
 from policylab.errors import ConfigError, UserError
-from policylab.experiments.rundir import RunDirectory, create_run
 from policylab.experiments.schema import ExperimentConfig, load_file
 from policylab.experiments.search import with_default
 from policylab.experiments.study_request import request_document
-from policylab.files import content_hash, write_atomic
+from policylab.files import content_hash
 from policylab.findings import Finding
 from policylab.launchers import LocalSettings
 from policylab.launchers.sagemaker.object_store import ObjectStore
@@ -34,13 +26,7 @@ from policylab.launchers.sagemaker.training_rules import environment_findings
 from policylab.launchers.sagemaker.tuning_definition import TOOLKIT, training_definition
 from policylab.runspec import RunSpec
 from policylab.tuning.hyperparameter_text import from_hyperparameters
-from policylab.tuning.log import EventLog
-from policylab.tuning.sagemaker_record import parent_of_record
 from policylab.tuning.space import Space
-from policylab.tuning.study import study_facts
-
-RECORD = "study/sagemaker.json"
-ENDED = ("Completed", "Stopped", "Failed")
 
 
 def spec_of(experiment: Path, hyperparameters: Mapping[str, str]) -> RunSpec:
@@ -56,7 +42,7 @@ def spec_of(experiment: Path, hyperparameters: Mapping[str, str]) -> RunSpec:
     config = load_file(experiment)
     if config.search is None:
         raise ConfigError(f"{experiment}: there is no search section, so hyperparameters have no meaning")
-    drawn = _configuration(with_default(config), hyperparameters)
+    drawn = drawn_configuration(with_default(config), hyperparameters)
     return config.trial(drawn).spec("tune", 0, config_hash=config.config_hash)
 
 
@@ -167,84 +153,7 @@ def _cap_findings(cap: float, most: float | None, *, unpriced: tuple[str, ...]) 
         yield Finding(path, f"{rule}: up to {most:.2f}", cap, remedy)
 
 
-def fetch_record(service: Any, name: str) -> dict[str, Any]:
-    """Return the record of a tuning job, as `policylab.tuning.sagemaker_record` describes it.
-
-    Raises:
-        UserError, RunError: AWS refuses or fails.
-    """
-    record = patiently(service.describe_hyper_parameter_tuning_job, HyperParameterTuningJobName=name)
-    query: dict[str, Any] = {"HyperParameterTuningJobName": name, "SortBy": "CreationTime", "SortOrder": "Ascending"}
-    jobs: list[Any] = []
-    while True:
-        page = patiently(service.list_training_jobs_for_hyper_parameter_tuning_job, **query)
-        jobs += page["TrainingJobSummaries"]
-        if not page.get("NextToken"):
-            record = {**record, "TrainingJobSummaries": jobs}
-            record.pop("ResponseMetadata", None)
-            plain: dict[str, Any] = json.loads(json.dumps(record, default=str))
-            return plain
-        query["NextToken"] = page["NextToken"]
-
-
-def import_study(config: ExperimentConfig, record: Mapping[str, Any], *, out: Path) -> RunDirectory:
-    """Write a finished tuning job of an experiment as a run directory below ``out``, a study like any other.
-
-    A training job that was stopped early has no value at the full budget: it counts as a trial that was given up, and
-    its value is in the record alone, which can be a parent itself.
-
-    Raises:
-        ConfigError: the record lacks something, is of another metric, searched other parameters, or is not over.
-        StorageError: the run directory cannot be written.
-    """
-    assert config.search is not None
-    name = str(record.get("HyperParameterTuningJobName"))
-    facts = parent_of_record(record, place=name).facts
-    if (facts.metric, facts.mode) != (config.search.metric, config.search.mode):
-        raise ConfigError(
-            f"{name} has optimised {facts.metric} ({facts.mode}), the experiment {config.search.metric} "
-            f"({config.search.mode}); import it with the experiment it was made from"
-        )
-    if record["HyperParameterTuningJobStatus"] not in ENDED:
-        raise ConfigError(
-            f"{name} is under way ({record['HyperParameterTuningJobStatus']}); import it when it has ended"
-        )
-    events = list(_events(config, record, name=name))
-    run = create_run(config, parent=out)
-    write_atomic(run.path / RECORD, json.dumps(record, indent=1, default=str) + "\n")
-    log = EventLog(run.path / "study" / "events.jsonl")
-    log.open(study_facts(config.search.model_dump(mode="json", exclude={"storage"}), seed=config.seeds.root))
-    log.extend([*events, {"event": "complete", "reason": f"imported from SageMaker tuning job {name}"}])
-    run.set_status("finished")
-    return run
-
-
-def _events(config: ExperimentConfig, record: Mapping[str, Any], *, name: str) -> Iterator[dict[str, Any]]:
-    assert config.search is not None
-    space, budget = with_default(config), config.budget.steps
-    for trial, job in enumerate(record["TrainingJobSummaries"]):
-        configuration = _configuration(space, job.get("TunedHyperParameters", {}))
-        if not space.contains(configuration):
-            raise ConfigError(
-                f"{name}: {job.get('TrainingJobName')} was trained with {configuration}, which is not in the "
-                "experiment's search space; import it with the experiment it was made from"
-            )
-        at = {"trial": trial, "seed": 0}
-        why = f"training job {job.get('TrainingJobName')}"
-        yield {"event": "start", **at, "configuration": configuration, "until": budget, "reason": why}
-        final, status = job.get("FinalHyperParameterTuningJobObjectiveMetric"), job.get("TrainingJobStatus")
-        if status == "Stopped":
-            yield {"event": "stop", **at, "reason": "stopped early by SageMaker"}
-        elif final is not None and status in ("Completed", None):
-            value = config.search.sign * float(final["Value"])
-            yield {"event": "report", **at, "resource": budget, "value": value}
-            yield {"event": "end", **at, "error": None}
-        else:
-            reason = job.get("FailureReason") or "no value of the objective was found in its log"
-            yield {"event": "end", **at, "error": f"{status}: {reason}"}
-
-
-def _configuration(space: Space, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
+def drawn_configuration(space: Space, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
     """Return the searched values among hyperparameters, without those whose condition does not hold.
 
     Raises:

@@ -24,6 +24,7 @@ from policylab.launchers.ray_settings import RaySettings
 from policylab.launchers.ray_worker import RayWorker
 from policylab.launchers.snapshots import SnapshotStore
 from policylab.ray_session import ray_session
+from policylab.stacks import ANSWER_S
 
 SERVE = "policylab.experiments.worker:serve"
 """Executes runs in an actor; named here and imported there, for launchers know nothing of what a run does."""
@@ -194,8 +195,11 @@ class _Actor:
         self._tell(lambda actor: actor.stop.remote(str(folder)))
 
     def abort(self) -> str | None:
+        where = None
+        with contextlib.suppress(self._ray.exceptions.RayError, AttributeError):  # it is gone, or too busy to answer
+            where = str(self._ray.get(self._actor.stacks.remote(), timeout=ANSWER_S))
         self._forget()
-        return None
+        return where
 
     def close(self) -> None:
         self._closing.set()

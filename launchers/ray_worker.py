@@ -6,6 +6,7 @@ by the launcher (``module:function``) and speaks the JSON lines of `policylab.la
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import json
 import logging
@@ -22,6 +23,7 @@ from typing import Any
 
 from policylab.errors import PolicylabError, UserError
 from policylab.launchers.snapshots import SnapshotStore
+from policylab.stacks import MAX_BYTES
 
 
 class RayWorker:
@@ -121,6 +123,13 @@ class RayWorker:
         if self._commands.closed:
             return {"event": "stopped"}
         return {"event": "failed", "error": "the worker's code ended; its log on the node tells why"}
+
+    def stacks(self) -> str:
+        """Return where every thread of this process is, most recent call first."""
+        with tempfile.TemporaryFile() as file:  # faulthandler writes to a file descriptor only
+            faulthandler.dump_traceback(file, all_threads=True)
+            file.seek(0)
+            return file.read(MAX_BYTES).decode(errors="replace")
 
     def stop(self, folder: str) -> None:
         """Ask the run in ``folder`` to save and stop; another run is not disturbed."""

@@ -86,6 +86,14 @@ class _Definition(_Part):
     InputDataConfig: list[dict[str, Any]] = Field(default_factory=list)
 
 
+class _WarmParent(_Part):
+    HyperParameterTuningJobName: str
+
+
+class _WarmStart(_Part):
+    ParentHyperParameterTuningJobs: list[_WarmParent] = Field(default_factory=list)
+
+
 class _Record(_Part):
     HyperParameterTuningJobName: str = Field(pattern=r"^[A-Za-z0-9](-*[A-Za-z0-9])*$", max_length=64)
     HyperParameterTuningJobStatus: str
@@ -93,7 +101,7 @@ class _Record(_Part):
     HyperParameterTuningJobConfig: _Config
     TrainingJobDefinition: _Definition
     TrainingJobSummaries: list[_Summary]
-    WarmStartConfig: dict[str, Any] | None = None
+    WarmStartConfig: _WarmStart | None = None
 
 
 def read_record(path: Path) -> Parent:
@@ -116,7 +124,7 @@ def parent_of_record(record: Any, *, place: str) -> Parent:
         read = _Record.model_validate(record)
         facts = _facts(read)
     except ValidationError as error:
-        found = [f"{place}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        found = [": ".join([place, *_within(item["loc"]), item["msg"]]) for item in error.errors()]
         remedy = "store the describe answer with all TrainingJobSummaries of the list answer in it"
         raise ConfigError("\n".join(f"{line}; {remedy}" for line in found)) from None
     observed = tuple(_observations(read, facts, place=place))
@@ -130,11 +138,15 @@ def parent_of_record(record: Any, *, place: str) -> Parent:
     )
 
 
+def _within(loc: tuple[int | str, ...]) -> list[str]:
+    return [".".join(map(str, loc))] if loc else []
+
+
 def _facts(record: _Record) -> StudyFacts:
     config, definition = record.HyperParameterTuningJobConfig, record.TrainingJobDefinition
     fixed = _single_values(config.ParameterRanges)
     algorithm = {name: definition.AlgorithmSpecification.get(name) for name in ("TrainingImage", "AlgorithmName")}
-    warm = (record.WarmStartConfig or {}).get("ParentHyperParameterTuningJobs") or []
+    warm = record.WarmStartConfig or _WarmStart()
     return StudyFacts.model_validate(
         {
             "name": record.HyperParameterTuningJobName,
@@ -145,7 +157,7 @@ def _facts(record: _Record) -> StudyFacts:
             "searcher": {"Grid": "grid", "Random": "random"}.get(config.Strategy, "bayesian"),
             "scheduler": "hyperband" if config.Strategy == "Hyperband" else "fixed",
             "identity": {**algorithm, "InputDataConfig": definition.InputDataConfig},
-            "parents": tuple(str(parent.get("HyperParameterTuningJobName")) for parent in warm),
+            "parents": tuple(one.HyperParameterTuningJobName for one in warm.ParentHyperParameterTuningJobs),
         }
     )
 

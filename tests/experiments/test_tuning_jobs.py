@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 
 import pytest
 import yaml
@@ -9,10 +10,13 @@ import yaml
 from policylab.aws.service_model import structure_findings
 from policylab.cli.main import main
 from policylab.errors import ConfigError, RunError, UserError
+from policylab.experiments.finish import finish
 from policylab.experiments.rundir import open_run
 from policylab.experiments.runner import drive
 from policylab.experiments.schema import load_experiment
-from policylab.experiments.tuning_jobs import fetch_record, import_study, outgoing_study, spec_of
+from policylab.experiments.study_import import fetch_record, import_study
+from policylab.experiments.study_request import request_document
+from policylab.experiments.tuning_jobs import outgoing_study, spec_of
 from policylab.launchers.sagemaker.service import Patience
 from policylab.tuning.parents import read_parent
 
@@ -169,10 +173,71 @@ def test_an_imported_study_is_a_parent_of_a_warm_start(config, tmp_path):
     assert child.search.warm_start.parents == (str(run.path),)
 
 
-def test_an_imported_study_has_no_runs_to_resume(config, tmp_path):
+def test_an_imported_study_has_no_runs_to_resume_and_none_to_report(config, tmp_path):
     run = import_study(config, record(), out=tmp_path)
-    with pytest.raises(UserError, match="was imported from SageMaker: there are no runs to go on with"):
-        drive(open_run(run.path))
+    for call in (drive, finish):
+        with pytest.raises(UserError, match="was imported from SageMaker: there are no runs to go on with, report"):
+            call(open_run(run.path))
+
+
+def test_a_job_that_was_stopped_early_says_so(config, tmp_path, capsys):
+    run = import_study(config, record(), out=tmp_path)
+    assert main(["study", "show", str(run.path), "--json"]) == 0
+    (stopped,) = [one for one in json.loads(capsys.readouterr().out)["leaders"] if one["trial"] == 2]
+    assert (stopped["state"], stopped["reason"]) == ("stopped", "stopped early by SageMaker")
+
+
+def test_what_the_request_fixes_is_what_the_experiment_does(config, tmp_path):
+    """A tuning job that was made by hand from the request comes back, with its static hyperparameters."""
+    static = request_document(config)["request"]["TrainingJobDefinition"]["StaticHyperParameters"]
+    assert static["agent.kind"] == "q_learning"
+    run = import_study(config, record(TrainingJobDefinition={"StaticHyperParameters": static}), out=tmp_path)
+    assert len(read_parent(run.path).observed) == 3
+
+
+def searching(*more):
+    ranges = {**RANGES, "ContinuousParameterRanges": [*RANGES["ContinuousParameterRanges"], *more]}
+    return {"HyperParameterTuningJobConfig": {**record()["HyperParameterTuningJobConfig"], "ParameterRanges": ranges}}
+
+
+def fixing(name, text):
+    return {"TrainingJobDefinition": {"StaticHyperParameters": {name: text}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            searching({"Name": "agent.trace", "MinValue": "0", "MaxValue": "1"}),
+            "taxi-1: agent.trace was searched there, and is not by the experiment; import it with the experiment it",
+        ),
+        (fixing("agent.kind", "sarsa"), "agent.kind was 'sarsa' there, and is 'q_learning' in the experiment"),
+        (fixing("env.id", "Taxi-v4"), "env.id was 'Taxi-v4' there, and is 'Taxi-v3' in the experiment"),
+        (fixing("agent.trace", "0.5"), "agent.trace was 0.5 there, and is no setting of the experiment"),
+    ],
+)
+def test_a_record_of_another_experiment_is_refused(config, tmp_path, changes, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        import_study(config, record(**changes), out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([], "job.json: Input should be a valid dictionary"),
+        (None, "job.json: Input should be a valid dictionary"),
+        ({"WarmStartConfig": {"ParentHyperParameterTuningJobs": ["x"]}}, "ParentHyperParameterTuningJobs.0: Input"),
+        ({"WarmStartConfig": {"ParentHyperParameterTuningJobs": {"a": 1}}}, "ParentHyperParameterTuningJobs: Input"),
+    ],
+)
+def test_a_file_of_another_shape_is_told_by_its_place(content, told, tmp_path, capsys):
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({**record(), **content} if isinstance(content, dict) else content))
+    assert main(["study", "import", str(file), "taxi_tune", "--out", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert told in message
+    assert "store the describe answer" in message
 
 
 @pytest.mark.parametrize(

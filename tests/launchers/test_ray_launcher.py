@@ -157,6 +157,7 @@ def test_a_run_that_takes_too_long_is_killed_with_its_actor_and_goes_on(ray, fol
     with launcher(folders, retries=0, max_runtime_s=0.2) as pool:
         (progress,) = finish(pool, [pool.submit(folders[0])])
     assert (progress.state, progress.error) == (State.FAILED, "ran longer than 0.2 s")
+    assert "experiments/worker.py" in progress.traceback, "where it was"
     with launcher(folders) as pool:
         (progress,) = finish(pool, [pool.submit(folders[0])])
     assert progress.state is State.FINISHED

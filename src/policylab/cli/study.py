@@ -206,17 +206,18 @@ def _send(arguments: argparse.Namespace, outgoing: OutgoingStudy, *, config: Exp
 def import_(arguments: argparse.Namespace) -> int:
     """Write a finished SageMaker tuning job as a run directory."""
     from policylab.experiments.schema import load_experiment
-    from policylab.experiments.tuning_jobs import fetch_record, import_study
+    from policylab.experiments.study_import import fetch_record, import_study
     from policylab.files import read_json
     from policylab.launchers.sagemaker.service import client
 
     config = _searched(load_experiment(arguments.config, overrides=arguments.overrides), named=arguments.config)
     source = arguments.source
-    record = read_json(Path(source)) if source.endswith(".json") else None
-    if record is None:
+    if source.endswith(".json"):
+        record = read_json(Path(source))
+    else:
         region = getattr(config.launcher, "region", None) or region_of(arguments)
         record = fetch_record(client("sagemaker", region=region), source)
-    run = import_study(config, record, out=Path(arguments.out))
+    run = import_study(config, record, out=Path(arguments.out), place=source)
     text = f"{run.path}\nlook at it with: policylab study show {run.path}"
     emit(arguments, {"run_dir": str(run.path)}, text=lambda: text)
     return 0
