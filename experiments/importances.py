@@ -16,6 +16,9 @@ from policylab.tuning.space import Space
 if TYPE_CHECKING:
     import optuna
 
+CONFIGURATIONS_PER_PARAMETER = 10
+"""Fewer make importances a hint only."""
+
 MIN_TRIALS = 10
 """Configurations compared at one resource; with fewer a forest of trees tells noise."""
 
@@ -42,7 +45,25 @@ def importances(history: History, space: Space) -> Importances | str:
     if not varied:
         return "No parameter is present with different values in all compared configurations."
     study = _study(space, varied, rows=[(history.trials[i].configuration, mean) for i, mean in means.items()])
-    return Importances(_evaluate(study, varied), resource=resource, n_trials=len(means))
+    told = tuple(_warnings(history, space, rated=varied, n_trials=len(means), resource=resource))
+    return Importances(_evaluate(study, varied), resource=resource, n_trials=len(means), warnings=told)
+
+
+def _warnings(history: History, space: Space, *, rated: Sequence[str], n_trials: int, resource: int) -> Iterator[str]:
+    """Yield what the shares do not tell."""
+    needed = CONFIGURATIONS_PER_PARAMETER * len(rated)
+    if n_trials < needed:
+        yield (
+            f"{n_trials} configurations for {len(rated)} parameters: the shares are a hint, "
+            f"{needed} configurations or more make them reliable"
+        )
+    if resource < history.max_resource:
+        yield (
+            f"compared at {resource:,} of {history.max_resource:,} steps, where enough configurations have a value; "
+            "a full training may depend on other parameters"
+        )
+    if missing := [path for path in space.paths if path not in rated]:
+        yield f"not rated, because they do not vary or exist in some configurations only: {', '.join(missing)}"
 
 
 def _values(history: History) -> tuple[int, dict[int, float]]:

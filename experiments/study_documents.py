@@ -25,9 +25,6 @@ from policylab.tuning.history import RunState, Trial
 from policylab.tuning.scheduler import SCHEDULERS
 from policylab.tuning.study import selected
 
-CONFIGURATIONS_PER_PARAMETER = 10
-"""Fewer make importances a hint only."""
-
 VERDICT = ("optimism_gap", "optimism_gap_ci", "default", "default_confirmed", "improvement", "beats_default")
 """What a study's document takes over from the result: selection and confirmation."""
 
@@ -286,25 +283,11 @@ def importance_document(view: StudyView) -> dict[str, Any]:
     found = importances(view.history, view.space)
     if isinstance(found, str):
         raise RunError(f"{view.folder}: {found[0].lower()}{found[1:]}".rstrip("."))
-    needed = CONFIGURATIONS_PER_PARAMETER * len(found.shares)
-    warnings = []
-    if found.n_trials < needed:
-        warnings.append(
-            f"{found.n_trials} configurations for {len(found.shares)} parameters: the shares are a hint, "
-            f"{needed} configurations or more make them reliable"
-        )
-    if found.resource < view.history.max_resource:
-        warnings.append(
-            f"compared at {found.resource:,} of {view.history.max_resource:,} steps, where enough configurations have "
-            "a value; a full training may depend on other parameters"
-        )
-    if missing := [path for path in view.space.paths if path not in found.shares]:
-        warnings.append(f"not rated, because they do not vary or exist in some configurations only: {missing}")
     return {
         "run_dir": str(view.folder),
         "method": "fANOVA",
         "shares": dict(found.shares),
         "n_trials": found.n_trials,
         "resource": found.resource,
-        "warnings": warnings,
+        "warnings": list(found.warnings),
     }

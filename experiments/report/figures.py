@@ -56,9 +56,9 @@ def _study_makers(data: ReportData) -> dict[str, Callable[[], Figure | None]]:
     study = data.study
     if study is None:
         return {}
-    comparable = study.maximise and study.metric == "eval/return_mean"  # else the axis is not that of the confirmation
-    confirmed = data.confirmed if comparable else None
-    optimum = data.exact.optimal_return if data.exact and comparable else None
+    returns = study.maximise and study.metric == "eval/return_mean"
+    confirmed = data.objective.confirmed if data.objective else data.confirmed if returns else None
+    optimum = data.exact.optimal_return if data.exact and returns else None
     return {
         "search_history": lambda: study_figures.history(study, confirmed=confirmed, optimum=optimum),
         "search_rungs": lambda: study_figures.rungs(study),

@@ -61,7 +61,8 @@ def ticks(axis: Axis, *, most: int = 4, longest: int = 13) -> tuple[list[float],
     """Return places on [0, 1] and their labels: round numbers on the parameter's scale, or categories."""
     if axis.categories:
         indices = range(len(axis.categories)) if len(axis.categories) <= MAX_CATEGORIES else [0, int(axis.high)]
-        return [unit(axis, float(i)) for i in indices], [abbreviated(axis.categories[i], most=longest) for i in indices]
+        labels = abbreviated(axis.categories, most=longest)
+        return [unit(axis, float(i)) for i in indices], [labels[i] for i in indices]
     numbers = _round_numbers(axis, most=most)
     return [unit(axis, value) for value in numbers], [f"{value:.4g}".replace("-", "−") for value in numbers]
 
@@ -218,6 +219,8 @@ def _slice(panel: Axes, study: StudyData, *, index: int, limits: tuple[float, fl
     dots.draw()
     at, labels = ticks(axis)
     long = axis.categories and sum(map(len, labels)) > 24
+    if not axis.categories and sum(map(len, labels)) > 24:
+        at, labels = at[::2], labels[::2]
     panel.set_xticks(at, labels, size=7.5 if long else 8, rotation=25 if long else 0)
     margin = MARGIN + (0.3 / max(1.0, axis.high) if axis.categories else 0.0)
     panel.set_xlim(-margin, 1 + margin)

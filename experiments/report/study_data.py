@@ -144,11 +144,13 @@ class Importances:
         shares: path -> share, the largest first; they add up to 1.
         resource: level at which the values were compared.
         n_trials: configurations compared.
+        warnings: what the shares do not tell, a sentence each.
     """
 
     shares: Mapping[str, float]
     resource: int
     n_trials: int
+    warnings: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

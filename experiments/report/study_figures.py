@@ -52,7 +52,8 @@ def history(study: StudyData, *, confirmed: Estimate | None = None, optimum: flo
     shown = [confirmed.value, confirmed.low, confirmed.high] if confirmed else []
     limits = value_limits(study, also=[*shown, *([optimum] if optimum is not None else [])])
     _moments(panel, study, limits=limits)
-    entries = [*level_marks(_reached(study)), line("selected so far", colour=INK)]
+    entries = [*level_marks(_reached(study)), mark("D", "selected", colour=BEST, size=6)]
+    entries.append(line("selected so far", colour=INK))
     if confirmed is not None:
         _confirmation(panel, confirmed, spent=study.spent)
         entries.append(mark("D", "confirmed", colour=CONFIRM))

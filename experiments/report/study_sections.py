@@ -208,7 +208,8 @@ def parameters(data: ReportData, figures: Mapping[str, str]) -> str:
             f"Share of the variance of the values that each parameter explains (fANOVA), over {found.n_trials} "
             f"configurations at {number(found.resource)} steps."
         )
-        shares = figure(figures.get("search_importances"), caption)
+        warned = (f" {sentence(one)}." for one in found.warnings)
+        shares = figure(figures.get("search_importances"), caption + "".join(warned))
     else:
         shares = f"<p class='note'>{escaped(study.no_importances)}</p>" if study.no_importances else ""
     return block(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 CUT_RATIO = 3.0
 """Bad values are drawn at the edge where they would take more than this multiple of what the better 80 % take."""
+
+ENTRY_IN, LETTER_IN = 0.49, 0.073
+"""Inches of a legend's entry without its text, and of a letter of that."""
 
 MAX_DRAWN = 400
 """Configurations drawn one by one, the strongest; more would only make the file large."""
@@ -102,11 +106,13 @@ def line(label: str, *, colour: str, width: float = 1.8, dashed: bool = False) -
 
 
 def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """Put the entries in one row above the panels, where nothing is drawn."""
+    """Put the entries above the panels, where nothing is drawn: in one row, or in as few as they fit into."""
+    widths = [ENTRY_IN + LETTER_IN * len(str(handle.get_label())) for handle in handles]
+    n_rows = max(1, math.ceil(sum(widths) / figure.get_figwidth()))
     figure.legend(
         handles=list(handles),
         loc="outside upper left",
-        ncols=len(handles),
+        ncols=math.ceil(len(handles) / n_rows),
         handletextpad=0.4,
         columnspacing=1.3,
         fontsize=8.5,
@@ -141,13 +147,33 @@ def named(text: str, *, most: int = 26) -> str:
     return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
-def abbreviated(text: str, *, most: int = 13) -> str:
-    """Return a category short enough for an axis, its start kept.
+def abbreviated(categories: Sequence[str], *, most: int = 13) -> list[str]:
+    """Return labels of categories short enough for an axis: numbers rounded, texts from where those alike differ.
 
-    >>> abbreviated("double_q_learning")
-    'double_q_lea…'
+    >>> abbreviated(["double_q_learning", "0.3333333333333333"])
+    ['double_q_lea…', '0.3333']
+    >>> abbreviated(['{"kind": "softmax", "heat": 0.1}', '{"kind": "softmax", "heat": 0.5}'])
+    ['…heat": 0.1}', '…heat": 0.5}']
     """
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    labels = [_short(text, most=most) for text in categories]
+    for label in {label for label in labels if labels.count(label) > 1}:
+        alike = [i for i, other in enumerate(labels) if other == label]
+        letters = zip(*(categories[i] for i in alike), strict=False)
+        common = next((place for place, found in enumerate(letters) if len(set(found)) > 1), most)
+        longest = max(len(categories[i]) for i in alike)
+        start = max(0, min(common - 2, longest - most + 2))
+        for i in alike:
+            labels[i] = f"…{_short(categories[i][start:], most=most - 1)}"
+    return labels
+
+
+def _short(text: str, *, most: int) -> str:
+    if len(text) <= most:
+        return text
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return f"{text[: most - 1]}…"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

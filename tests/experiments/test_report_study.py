@@ -25,11 +25,12 @@ from policylab.experiments.report import (
     ReportData,
     write_report,
 )
+from policylab.experiments.report.data import ObjectiveValues
 from policylab.experiments.report.figures import draw_figures
 from policylab.experiments.report.page import page as html
 from policylab.experiments.report.parameter_figures import ticks, unit
 from policylab.experiments.report.study_data import Axis, Importances, Improvement, StudyData
-from policylab.experiments.report.study_style import value_limits
+from policylab.experiments.report.study_style import abbreviated, value_limits
 from policylab.experiments.report.style import RAMP
 from policylab.experiments.report.text import verdict
 from policylab.experiments.schema import ExperimentConfig
@@ -293,6 +294,44 @@ def test_importances_find_the_parameter_that_matters(tmp_path: Path) -> None:
     assert next(iter(found.shares)) == "agent.learning_rate"
     assert sum(found.shares.values()) == pytest.approx(1.0)
     assert importances(history, with_default(config)) == found
+
+
+def test_what_importances_do_not_tell_stands_below_them(large: StudyData, large_text: str) -> None:
+    found = large.importances
+    assert found is not None
+    missing = {axis.path for axis in large.axes} - set(found.shares)
+    assert missing == {"agent.exploration.epsilon.fraction"}
+    assert all(path in found.warnings[-1] for path in missing)
+    assert "Not rated, because they do not vary or exist in some configurations only: agent." in large_text
+    assert f"{found.n_trials} configurations for {len(found.shares)} parameters: the shares are a hint" in large_text
+
+
+def test_a_search_by_another_metric_shows_what_was_confirmed_of_it(small: StudyData) -> None:
+    measured = ObjectiveValues("train/td_error", Estimate(0.2, 0.1, 0.3, 3), Estimate(0.5, 0.4, 0.6, 3))
+    other = dataclasses.replace(small, metric="train/td_error", maximise=False)
+    drawn = draw_figures(dataclasses.replace(report(other), objective=measured))["search_history"]
+    (panel, *_), (legend,) = drawn.axes, drawn.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert "confirmed" in texts
+    assert "optimum" not in texts, "which is one of the return"
+    assert [0.5] in [list(line.get_ydata()) for line in panel.lines]
+
+
+def test_a_legend_of_many_entries_stays_in_its_figure(small: StudyData) -> None:
+    moments = [dataclasses.replace(moment, resource=900 + 10 * i) for i, moment in enumerate(small.moments)]
+    figure = draw_figures(report(dataclasses.replace(small, moments=moments)))["search_history"]
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 9
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_categories_that_begin_alike_have_labels_that_differ() -> None:
+    alike = [f'{{"kind": "epsilon_greedy", "epsilon": {epsilon}, "seed": 12345678}}' for epsilon in (0.1, 0.3)]
+    for most in (6, 9, 13):
+        labels = abbreviated([*alike, "softmax"], most=most)
+        assert len(set(labels)) == 3
+        assert max(map(len, labels)) <= most
 
 
 def test_too_few_configurations_have_no_importances(tmp_path: Path) -> None:
