@@ -31,9 +31,6 @@ from policylab.tuning.study import Study
 N_PROBES = 64
 """Configurations that are drawn to see whether the agent takes them."""
 
-COUNTABLE = 100_000
-"""Points of a space, conditions left aside, up to which its configurations are counted."""
-
 REHEARSAL_S = 3.0
 """A rehearsal that takes longer is left out."""
 
@@ -120,9 +117,7 @@ def seeds_at_most(config: ExperimentConfig, search: SearchSettings) -> int:
 
 
 def _trials_at_most(search: SearchSettings, space: Space) -> int | None:
-    countable = space.size is not None and space.size <= COUNTABLE
-    size = sum(1 for _ in space.listed()) if countable else None
-    return min((count for count in (search.limits.trials, size) if count is not None), default=None)
+    return min((count for count in (search.limits.trials, space.n_configurations) if count is not None), default=None)
 
 
 def _rehearsal(config: ExperimentConfig, search: SearchSettings, *, space: Space) -> dict[str, Any] | None:

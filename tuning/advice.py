@@ -69,7 +69,7 @@ def advise(
         *(_early_end(searcher, n, limits=limits) or _parallelism(kind, n, parallel=parallel)),
         *_seeds(scheduler, horizon),
         *_idle(scheduler, horizon, n=n),
-        *_brackets(scheduler, horizon, size=space.size if kind == "grid" else None),
+        *_brackets(scheduler, horizon, size=space.n_configurations if kind == "grid" else None),
         *_clock(scheduler, horizon, limits=limits),
         *_population(scheduler, n),
     ]
@@ -118,7 +118,8 @@ def _dimensions(space: Space, n: int | None) -> Iterator[str]:
 
 
 def _unfinished(space: Space, n: int | None) -> Iterator[str]:
-    if n is not None and n < (size := sum(1 for _ in space.grid())):
+    size = space.n_configurations
+    if n is not None and size is not None and n < size:
         yield f"{n} of the grid's {size} configurations {_be(n)} paid for: raise the limits, or lay a coarser grid"
 
 

@@ -153,6 +153,12 @@ def _resource_limits(job: TuningJob, lost: list[str], *, strategy: str) -> dict[
             limits["MaxNumberOfTrainingJobs"] = product = math.prod(size for size in sizes if size is not None)
             if job.limits.trials is not None and job.limits.trials < product:
                 lost.append(f"limits.trials {job.limits.trials}: Grid runs all {product} combinations")
+            own = job.space.n_configurations
+            if own is not None and own < product:
+                lost.append(
+                    f"grid: {own} of the {product} combinations are configurations, the others repeat one or break a "
+                    "constraint; SageMaker trains them all"
+                )
     elif job.limits.trials is not None:
         limits["MaxNumberOfTrainingJobs"] = job.limits.trials
     if job.limits.wall_clock_s is not None:

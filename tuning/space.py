@@ -25,6 +25,9 @@ from policylab.tuning.parameters import Categorical, Parameter, raise_findings, 
 MAX_DRAWS = 20_000
 """Draws after which constraints are held to admit nothing."""
 
+COUNTABLE = 100_000
+"""Points of a space, conditions left aside, up to which its configurations are counted."""
+
 
 class Space(Settings):
     """The configurations a study may try.
@@ -217,6 +220,12 @@ class Space(Settings):
         """How many points the cube has, conditions and constraints left aside; None when infinitely many."""
         sizes = [parameter.size for parameter in self.parameters.values()]
         return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+    @functools.cached_property
+    def n_configurations(self) -> int | None:
+        """How many configurations there are; None when infinitely many, or more than `COUNTABLE` points to look at."""
+        countable = self.size is not None and self.size <= COUNTABLE
+        return sum(1 for _ in self.listed()) if countable else None
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """Yield every configuration of a grid once, the first parameter slowest.

@@ -221,6 +221,12 @@ LOST: dict[str, tuple[dict[str, Any], list[str]]] = {
          "limits.not_improving.threshold 0", "limits.convergence of 10 trials: SageMaker has a rule of its own"]),
     "fewer trials than a grid": (
         {**VARIANTS["grid"], "limits": Limits(trials=5)}, ["limits.trials 5: Grid runs all 6 combinations"]),
+    "a grid with conditions": (
+        {"searcher": {"kind": "grid"}, "limits": Limits(), "space": spaced({
+            "a": {"kind": "categorical", "values": [1, 2]},
+            "b": {"kind": "categorical", "values": [1, 2, 3], "when": {"a": 2}}})},
+        ["grid: 4 of the 6 combinations are configurations, the others repeat one or break a constraint; SageMaker",
+         "b: its condition"]),
     "confirmation": ({"n_confirm": 10}, ["seeds.confirm 10: SageMaker's best is not trained again on fresh seeds"]),
     "retries": ({"retries": 3}, ["launcher.retries 3: SageMaker repeats a training after its own errors only"]),
     "a rung between two reports": (
