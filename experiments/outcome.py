@@ -47,7 +47,7 @@ def finished_runs(run: RunDirectory) -> list[FinishedRun]:
 
     Raises:
         RunError: a run has no result yet.
-        RunDirectoryError: a file is damaged.
+        RunDirectoryError: the search is not over, or a file is damaged.
         UserError: the study was imported, and has no runs.
     """
     run.refuse_import()

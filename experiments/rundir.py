@@ -27,15 +27,17 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from policylab.config import Settings
+from policylab.config import Settings, assign, read
 from policylab.envs.make import resolve
-from policylab.errors import RunDirectoryError, StorageError, UserError
-from policylab.experiments.schema import ExperimentConfig, load_file
-from policylab.files import write_atomic
+from policylab.errors import ConfigError, RunDirectoryError, StorageError, UserError
+from policylab.experiments.project import with_project
+from policylab.experiments.schema import ExperimentConfig, load_file, parse_experiment
+from policylab.files import locked, write_atomic
 from policylab.runspec import RunSpec, place_spec, read_model
 from policylab.session_clock import SessionClock, elapsed_s
 
 N_WRITERS = 16
+CONFIG = "config.yaml"
 SESSIONS = "sessions.jsonl"
 IMPORTED = "study/sagemaker.json"
 """Where a study that was imported keeps what it was made from."""
@@ -78,10 +80,10 @@ class RunDirectory:
         Raises:
             RunDirectoryError: the configuration was edited since the run was made.
         """
-        config = load_file(self.path / "config.yaml")
+        config = load_file(self.path / CONFIG)
         if config.config_hash != self.manifest.config_hash:
             raise RunDirectoryError(
-                f"{self.path}/config.yaml was changed after the run was made; run it as a new experiment instead"
+                f"{self.path}/{CONFIG} was changed after the run was made; run it as a new experiment instead"
             )
         return config
 
@@ -96,6 +98,29 @@ class RunDirectory:
                 f"{self.path} was imported from SageMaker: there are no runs to go on with, report or compare; train "
                 f"its best one by `policylab study best {self.path} > best.yaml`, then `policylab run best.yaml`"
             )
+
+    def amend(self, overrides: Sequence[str]) -> None:
+        """Change where runs execute, what is tracked, or anything else that the results do not depend on.
+
+        Args:
+            overrides: assignments such as ``launcher.kind=ray``; another launcher begins with its own defaults.
+
+        Raises:
+            ConfigError: a setting is wrong, or the results depend on it.
+            RunDirectoryError: another process is at the run.
+        """
+        path = self.path / CONFIG
+        with locked(self.path / "run.lock"):
+            document = read(path)
+            if assign(document, overrides).data["launcher"].get("kind") != document.data["launcher"]["kind"]:
+                document = dataclasses.replace(document, data={**document.data, "launcher": {}})
+            config = parse_experiment(with_project(document, overrides))
+            if config.config_hash != self.manifest.config_hash:
+                raise ConfigError(
+                    f"{self.path}: the results depend on {', '.join(overrides)}; resume takes other settings of "
+                    "launcher, tracking and search.storage; for all others run a new experiment"
+                )
+            write_atomic(path, _dumped(config))
 
     def set_status(self, status: Status, *, error: str | None = None) -> None:
         """Replace the status in run.json, and why the experiment failed."""
@@ -126,7 +151,7 @@ class RunDirectory:
             RunDirectoryError: the folder holds another run.
         """
         folder = self.path / spec.path
-        place_spec(folder, spec, source="config.yaml")
+        place_spec(folder, spec, source=CONFIG)
         return folder
 
 
@@ -150,10 +175,13 @@ def create_run(config: ExperimentConfig, *, parent: Path) -> RunDirectory:
         environment=dataclasses.asdict(resolve(config.env)),
         versions=versions(),
     )
-    dumped = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_atomic(path / "config.yaml", dumped)
+    write_atomic(path / CONFIG, _dumped(config))
     write_atomic(path / "run.json", manifest.model_dump_json(indent=1) + "\n")
     return RunDirectory(path)
+
+
+def _dumped(config: ExperimentConfig) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def _fresh(parent: Path, stem: str) -> Path:

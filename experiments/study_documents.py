@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from policylab.config import Document, assign
-from policylab.errors import RunDirectoryError, RunError
+from policylab.errors import RunError
 from policylab.experiments.failures import all_failures, other_failures
 from policylab.experiments.importances import importances
 from policylab.experiments.rundir import RunDirectory
@@ -20,7 +20,7 @@ from policylab.experiments.standing import Standing, saved_by_stopping, schedule
 from policylab.experiments.study import trial_experiment
 from policylab.experiments.study_view import StudyView, read_study, read_tuned
 from policylab.experiments.tracking.run_view import read_object
-from policylab.files import canonical_json, locked
+from policylab.files import canonical_json, is_locked
 from policylab.tuning.history import RunState, Trial
 from policylab.tuning.scheduler import SCHEDULERS
 from policylab.tuning.study import selected
@@ -47,7 +47,7 @@ def tuned_document(folder: Path) -> dict[str, Any]:
         RunDirectoryError: there is no such study, or it is damaged.
     """
     view, best = _tuned(folder)
-    status = "finished" if view.reason else "interrupted" if _is_free(folder / ".lock") else "running"
+    status = "finished" if view.reason else "running" if is_locked(folder / ".lock") else "interrupted"
     return study_document(view, best=best, status=status, result={})
 
 
@@ -135,15 +135,7 @@ def _state(trial: Trial, view: StudyView) -> tuple[str, str | None]:
 def _status(run: RunDirectory) -> str:
     """Return running, finished, interrupted or failed; a process that was killed could not write it down."""
     status = run.manifest.status
-    return "interrupted" if status == "running" and _is_free(run.path / "run.lock") else status
-
-
-def _is_free(lock: Path) -> bool:
-    try:
-        with locked(lock):
-            return True
-    except RunDirectoryError:
-        return False
+    return "interrupted" if status == "running" and not is_locked(run.path / "run.lock") else status
 
 
 def _result(run: RunDirectory) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from policylab.config import Settings
-from policylab.errors import RunError, UserError
+from policylab.errors import RunDirectoryError, RunError, UserError
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.standing import saved_by_stopping
 from policylab.files import write_atomic
@@ -121,5 +121,10 @@ def read_outcome(run: RunDirectory) -> Outcome:
     Raises:
         RunDirectoryError: it is not over yet, or the file is damaged.
     """
+    if not (run.path / FILE).exists():
+        raise RunDirectoryError(
+            f"the search of {run.path} is not over: finish it with `policylab resume {run.path}`; "
+            f"`policylab study show {run.path}` tells where it stands"
+        )
     outcome: Outcome = read_model(Outcome, run.path / FILE)
     return outcome

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from policylab.errors import RunDirectoryError
-from policylab.files import read_lines
+from policylab.files import is_locked, read_lines
 
 ARTIFACTS = ("run.json", "config.yaml", "result.json", "report.html", "figures", "bundle")
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
@@ -96,8 +96,14 @@ class RunView:
 
     @property
     def status(self) -> str:
-        """RUNNING, FINISHED, FAILED or KILLED."""
-        return _STATUS.get(str(self.document.get("status")).lower(), RUNNING)
+        """RUNNING, FINISHED, FAILED or KILLED, as what nobody is at any more: kill -9 writes nothing down."""
+        told = _STATUS.get(str(self.document.get("status")).lower(), RUNNING)
+        return KILLED if told == RUNNING and self._left else told
+
+    @property
+    def _left(self) -> bool:
+        lock = self.folder / "run.lock"
+        return lock.exists() and not is_locked(lock)
 
     @property
     def created_ms(self) -> int:

@@ -194,6 +194,22 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a live process holds the lock on the file ``path``.
+
+    >>> is_locked(Path("no-such-file.lock"))
+    False
+    """
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it was never taken, or cannot be told
+        return False
+    return False
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold an exclusive lock on the file ``path``; the kernel frees it when the process ends.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -11,6 +12,7 @@ import re
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -143,6 +145,50 @@ def test_a_killed_study_is_projected_and_later_brought_up_to_date(
     live = optuna.load_study(study_name=finished.name, storage=f"sqlite:///{finished}/study/optuna.db")
     assert all(trial.state is optuna.trial.TrialState.COMPLETE for trial in after.trials)
     assert [trial.value for trial in after.trials] == [trial.value for trial in live.trials]
+
+
+def test_a_killed_study_has_no_report_and_says_what_to_do(interrupted: Path, cli: Cli) -> None:
+    _, err = cli("report", str(interrupted), code=2)
+    assert f"the search of {interrupted} is not over: finish it with `policylab resume {interrupted}`" in err
+
+
+def test_a_killed_study_is_uploaded_as_one_that_nobody_is_at(interrupted: Path, cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    copy, store = tmp_path / interrupted.name, tmp_path / "mlflow.db"
+    shutil.copytree(interrupted, copy)
+
+    def statuses() -> set[str]:
+        cli("sync", str(copy), "--uri", f"sqlite:///{store}")
+        with contextlib.closing(sqlite3.connect(store)) as database:
+            return {status for (status,) in database.execute("select status from runs")}
+
+    assert "KILLED" in statuses()
+    assert "RUNNING" not in statuses()
+    with locked(copy / "run.lock"):
+        assert "RUNNING" in statuses()
+
+
+def test_a_killed_study_goes_on_with_another_launcher(
+    interrupted: Path, finished: Path, cli: Cli, tmp_path: Path
+) -> None:
+    copy = tmp_path / interrupted.name
+    shutil.copytree(interrupted, copy)
+    _, err = cli("resume", str(copy), "--set", "budget.steps=9", code=2)
+    assert "the results depend on budget.steps=9; resume takes other settings of launcher, tracking and" in err
+    _, err = cli("resume", str(copy), "--launcher", "inlin", code=2)
+    assert "did you mean 'inline'" in err
+    with locked(copy / "run.lock"):
+        assert "in use by another" in cli("resume", str(copy), "--launcher", "inline", code=2)[1]
+    assert (copy / "config.yaml").read_bytes() == (interrupted / "config.yaml").read_bytes()
+    found = json.loads(cli("resume", str(copy), "--launcher", "inline", "--set", "launcher.workers=1", "--json")[0])
+    expected = json.loads((finished / "result.json").read_text())
+    assert yaml.safe_load((copy / "config.yaml").read_text())["launcher"]["kind"] == "inline"
+    assert [found[name] for name in ("selected", "confirmed")] == [expected[name] for name in ("selected", "confirmed")]
+
+
+def test_a_storage_is_for_one_format(finished: Path, cli: Cli) -> None:
+    _, err = cli("study", "export", str(finished), "--storage", "sqlite:///x.db", code=2)
+    assert "--storage sqlite:///x.db takes the study with --format optuna" in err
 
 
 def test_show_ranks_the_winner_first_and_says_what_was_confirmed(finished: Path, cli: Cli) -> None:

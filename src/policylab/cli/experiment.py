@@ -41,6 +41,8 @@ def resume(arguments: argparse.Namespace) -> int:
     from policylab.experiments.search_plan import search_plan
 
     directory = open_run(Path(arguments.run_dir))
+    if arguments.overrides:
+        directory.amend(arguments.overrides)
     return _drive(arguments, directory, planned=lambda: search_plan(directory.config, root=directory.path.parent))
 
 

@@ -58,14 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     resume = command("resume", call="experiment:resume", text="finish an interrupted or failed run directory")
     resume.add_argument("run_dir")
-    compare = command("compare", call="experiment:compare", text="compare finished runs, with intervals")
-    compare.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
-    report = command("report", call="experiment:report", text="write the report of a run directory again")
-    report.add_argument("run_dir")
+    takes_overrides(resume)
+    _finished_commands(command)
     _record_arguments(command("record", call="record:record", text="record what a policy does as a Parquet file"))
-    sync = command("sync", call="experiment:sync", text="upload to the tracker what it does not have yet")
-    sync.add_argument("run_dir")
-    sync.add_argument("--uri", help="MLflow tracking URI to use instead of the configured one")
     verify = command("verify", call="verify:verify", text="recompute published and exact results")
     verify.add_argument("--only", metavar="TEXT", help="only rows whose name contains TEXT")
     verify.add_argument("--slow", action="store_true", help="also the rows that take minutes")
@@ -98,6 +93,17 @@ def _add_groups(command: Callable[..., argparse.ArgumentParser]) -> None:
     add_policy(command)
     add_monitoring(command)
     add_labels(command)
+
+
+def _finished_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands that look at run directories."""
+    compare = command("compare", call="experiment:compare", text="compare finished runs, with intervals")
+    compare.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
+    report = command("report", call="experiment:report", text="write the report of a run directory again")
+    report.add_argument("run_dir")
+    sync = command("sync", call="experiment:sync", text="upload to the tracker what it does not have yet")
+    sync.add_argument("run_dir")
+    sync.add_argument("--uri", help="MLflow tracking URI to use instead of the configured one")
 
 
 def _running_arguments(added: argparse.ArgumentParser) -> None:

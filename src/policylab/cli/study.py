@@ -96,6 +96,8 @@ def export(arguments: argparse.Namespace) -> int:
     """Print every report of a study, or write the study into an Optuna storage."""
     from policylab.experiments.study_documents import export_rows
 
+    if arguments.storage is not None and arguments.format != "optuna":
+        raise UserError(f"--storage {arguments.storage} takes the study with --format optuna; the others are printed")
     if arguments.format == "optuna":
         if _tuned(arguments) is not None:
             raise UserError(
