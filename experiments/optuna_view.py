@@ -153,7 +153,7 @@ def _frozen(trial: Trial, view: StudyView, *, spread: Mapping[str, BaseDistribut
     from optuna.trial import TrialState, create_trial
 
     active = [path for path in view.space.active(trial.configuration) if path in trial.configuration]
-    curve = _mean_curve(trial, view)
+    curve = {resource: view.sign * mean for resource, mean in trial.mean_curve().items()}
     state = _state(trial, view)
     valued = state in (TrialState.COMPLETE, TrialState.PRUNED) and curve
     last = curve[view.history.max_resource if state is TrialState.COMPLETE else max(curve)] if valued else None
@@ -174,13 +174,6 @@ def _frozen(trial: Trial, view: StudyView, *, spread: Mapping[str, BaseDistribut
 
 def _external(parameter: Parameter, value: Any) -> Any:
     return _choice(parameter, parameter.plain(value)) if isinstance(parameter, Categorical) else parameter.plain(value)
-
-
-def _mean_curve(trial: Trial, view: StudyView) -> dict[int, float]:
-    """Return resource -> mean over the seeds that reported there, in the metric's own direction."""
-    resources = sorted({resource for run in trial.runs.values() for resource in run.curve})
-    means = ((resource, list(trial.values_at(resource).values())) for resource in resources)
-    return {resource: view.sign * sum(values) / len(values) for resource, values in means}
 
 
 def _state(trial: Trial, view: StudyView) -> TrialState:

@@ -69,10 +69,11 @@ def study_outcome(history: History, *, winner: int | None, reason: str, own: Map
         raise (UserError if failed else RunError)(f"no configuration could be trained ({reason}){first}")
     if not history.trials[winner].values_at(history.max_resource):
         reached = max(run.resource for run in history.trials[winner].runs.values())
+        failures = f" {_runs(len(failed))} failed, the first with: {failed[0].error};" if failed else ""
         raise RunError(
-            f"the search ended before any configuration was trained in full ({reason}); the best, trial {winner}, "
-            f"stands at {reached:,} of {history.max_resource:,} steps: set a higher limit in a new run, or train what "
-            "`policylab study best RUN_DIR` prints"
+            f"the search ended before any configuration was trained in full ({reason});{failures} the best, trial "
+            f"{winner}, stands at {reached:,} of {history.max_resource:,} steps: set a higher limit in a new run, or "
+            "train what `policylab study best RUN_DIR` prints"
         )
     founders = (trial for trial in history.trials.values() if trial.parent is None)
     same = [trial.id for trial in founders if own is not None and dict(trial.configuration) == dict(own)]
@@ -113,6 +114,10 @@ def with_bests(outcome: Outcome, warm_start: WarmStart, *, history: History, sig
 def write_outcome(run: RunDirectory, outcome: Outcome) -> None:
     """Write what the study of ``run`` decided."""
     write_atomic(run.path / FILE, outcome.model_dump_json(indent=1) + "\n")
+
+
+def _runs(n: int) -> str:
+    return "1 run" if n == 1 else f"{n} runs"
 
 
 def read_outcome(run: RunDirectory) -> Outcome:

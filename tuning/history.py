@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -76,6 +77,23 @@ class Trial:
     def values_at(self, resource: int) -> dict[int, float]:
         """Return seed -> value reported at exactly ``resource``."""
         return {seed: run.curve[resource] for seed, run in self.runs.items() if resource in run.curve}
+
+    def mean_curve(self) -> dict[int, float]:
+        """Return resource -> mean over its runs, where all that have come so far have reported.
+
+        A seed that paused between two reports of the others is no mean of theirs.
+
+        >>> curves = {0: {50: 0.1, 60: 0.9, 100: 0.3}, 1: {50: 0.3, 100: 0.5}}
+        >>> runs = {seed: Run(seed, 100, curve=curve) for seed, curve in curves.items()}
+        >>> Trial(0, {}, runs).mean_curve()
+        {50: 0.2, 100: 0.4}
+        """
+        found = {}
+        for resource in sorted({at for run in self.runs.values() for at in run.curve}):
+            values = self.values_at(resource).values()
+            if len(values) == sum(run.resource >= resource for run in self.runs.values()):
+                found[resource] = math.fsum(values) / len(values)
+        return found
 
     @property
     def failed(self) -> bool:

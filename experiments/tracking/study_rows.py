@@ -138,10 +138,9 @@ def _standing(trial: Trial, *, number: int, sign: float) -> Iterator[Row]:
 
 
 def _curve(trial: Trial, metric: str, *, number: int, sign: float) -> Iterator[Row]:
-    """Yield the mean over the seeds at each resource."""
-    for resource in sorted({at for run in trial.runs.values() for at in run.curve}):
-        values = list(trial.values_at(resource).values())
-        yield Row(number, resource, {metric: sign * math.fsum(values) / len(values)})
+    """Yield the mean over the seeds where it is of all of them."""
+    for resource, mean in trial.mean_curve().items():
+        yield Row(number, resource, {metric: sign * mean})
 
 
 def _describe(view: ConfigurationView, trial: Trial, *, over: bool, max_resource: int) -> None:

@@ -8,7 +8,7 @@ Source: Ray 2.60, https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html. 
 | prints what befalls a cluster on standard output, where a command's document goes | logged (level INFO) |
 | replaces the process's handler of SIGTERM by ``sys.exit`` | the handler that was there is put back |
 | writes ``~/.ray/auth_token``, after which clusters refuse who has no token | a token of this process's own |
-| all sessions share ``/tmp/ray``, whose owner is whoever came first | a folder of its own, removed at the end |
+| all sessions share ``/tmp/ray``, whose owner is whoever came first | a folder of its own, which is removed |
 | fails where the path of the temporary folder is long | the folder is in /tmp then |
 | tries for minutes to reach a cluster that is not there | one attempt to connect comes first |
 
@@ -19,6 +19,7 @@ After a kill -9 two of them, Ray's agents, first tell the cluster that is no mor
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import logging
 import os
@@ -30,10 +31,12 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from policylab.errors import RunError, UserError
 from policylab.extras import require
+from policylab.files import is_locked
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Shared memory of a local session; weights and batches of a small machine fit, and memory is taken when used."""
@@ -41,6 +44,7 @@ OBJECT_STORE_BYTES = 512 * 2**20
 MAX_PLACE_BYTES = 107 - len("/ray-12345678/session_2026-11-26_16-08-45_483736_1234567/sockets/plasma_store.10")
 """Longest path of a folder in which Ray can make its sockets, whose names Linux limits to 107 bytes."""
 
+OWNER = "owner.lock"
 CONNECT_S = 5.0
 HOST_PORT = re.compile(r"[^/]+:\d+")
 
@@ -98,6 +102,8 @@ def _log_notice(notice: Mapping[str, Any], ignore_prefix: bool = False) -> None:
 def _local_cluster(ray: Any, **options: Any) -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     folder = ray_folder()
+    clear_left(Path(folder).parent)
+    owner = hold(folder)
     try:
         try:
             with _same_sigterm_handler():
@@ -115,6 +121,24 @@ def _local_cluster(ray: Any, **options: Any) -> Iterator[None]:
         with _same_sigterm_handler():
             ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+        owner.close()
+
+
+def hold(folder: str) -> IO[str]:
+    """Return the lock file of a folder for Ray's files: nobody clears the folder while it is open."""
+    path = Path(folder) / OWNER
+    file = path.with_suffix(".new").open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    path.with_suffix(".new").rename(path)  # it is never seen without its lock
+    return file
+
+
+def clear_left(place: Path) -> None:
+    """Remove the folders of this user's below ``place`` whose process was killed before it could."""
+    for path in place.glob(f"ray-*/{OWNER}"):
+        with contextlib.suppress(OSError):
+            if path.parent.lstat().st_uid == os.getuid() and not is_locked(path):
+                shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def ray_folder() -> str:

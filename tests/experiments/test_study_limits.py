@@ -13,9 +13,11 @@ from policylab.experiments.runner import drive
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import with_default
 from policylab.experiments.study import RunBackend
+from policylab.experiments.study_outcome import study_outcome
 from policylab.launchers import LocalLauncher
 from policylab.tuning import EventLog, Study
-from policylab.tuning.history import RunState
+from policylab.tuning.decisions import Resume, Start
+from policylab.tuning.history import History, RunState
 from policylab.tuning.scheduler import SCHEDULERS
 from policylab.tuning.searcher import SEARCHERS
 
@@ -80,3 +82,16 @@ def test_a_search_that_ends_before_any_training_does_says_so_before_it_confirms(
         with pytest.raises(RunError, match=told):
             drive(run)
     assert not list(run.path.glob("trials/*/confirm-*"))
+
+
+def test_a_search_in_which_the_promoted_failed_says_why_nothing_was_trained_in_full() -> None:
+    history = History(max_resource=100)
+    for trial in range(2):
+        history.decide(Start(trial, {"x": trial}, 0, 50, "a new configuration"))
+        history.report(trial, 0, resource=50, value=float(trial))
+        history.end(trial, 0)
+    history.decide(Resume(1, 0, 100, "the best"))
+    history.end(1, 0, error="its checkpoint is damaged")
+    told = "1 run failed, the first with: its checkpoint is damaged; the best, trial 0, stands at 50 of 100 steps"
+    with pytest.raises(RunError, match=told):
+        study_outcome(history, winner=0, reason="limits.trials: 2 configurations tried", own=None)
