@@ -105,6 +105,17 @@ def test_the_display_has_leaders_intervals_budget_savings_and_time_left() -> Non
     assert "elapsed 0:10, about 0:14 left" in text  # 4200 steps took 10 s, 5800 are left
 
 
+@pytest.mark.parametrize("planned", [None, 10_000])
+def test_a_clock_that_pays_for_less_is_what_is_left(planned: int | None) -> None:
+    clock, one = Clock(), history()
+    picture = Picture(config(), planned_steps=planned, n_leaders=10, clock=clock)
+    picture.look(History(max_resource=1000))
+    clock.now, one.paid_by_clock = 10.0, 8_400
+    picture.look(one)
+    assert "steps 4.2k of about 8.4k;" in shown(picture)
+    assert "elapsed 0:10, about 0:10 left" in shown(picture)
+
+
 def test_a_metric_to_be_minimised_is_shown_in_its_own_direction() -> None:
     picture = Picture(config(mode="min"), planned_steps=None, n_leaders=3, clock=Clock())
     picture.look(history(sign=-1.0))

@@ -91,6 +91,7 @@ class Snapshot:
     spent: int
     saved_by_stopping: int
     saved_by_resuming: int
+    planned: int | None
 
 
 class Picture:
@@ -98,7 +99,7 @@ class Picture:
 
     Args:
         config: an experiment with a search.
-        planned_steps: environment steps the search will probably use.
+        planned_steps: environment steps the search will probably use, unless its clock pays for fewer.
         n_leaders: rows of the table.
         clock: seconds; for tests.
     """
@@ -144,6 +145,7 @@ class Picture:
             spent=history.spent,
             saved_by_stopping=saved_by_stopping(history),
             saved_by_resuming=history.saved,
+            planned=min(filter(None, (self._planned, history.paid_by_clock)), default=None),
         )
 
     def _ordered(self, configuration: Configuration) -> Configuration:
@@ -188,16 +190,16 @@ class Picture:
         return self._cells[key]
 
     def _bar(self, shown: Snapshot) -> RenderableType:
-        if not self._planned:
+        if not shown.planned:
             return Text("")
-        share = min(1.0, shown.spent / self._planned)
+        share = min(1.0, shown.spent / shown.planned)
         row = Table.grid(padding=(0, 1, 0, 0))
         row.add_row(ProgressBar(total=1.0, completed=share, width=BAR_WIDTH), f"{share:.0%}")
         return row
 
     def _lines(self, shown: Snapshot) -> list[Text]:
         limit = f" of {self._search.limits.trials:,}" if self._search.limits.trials else ""
-        planned = f" of about {steps(self._planned)}" if self._planned else ""
+        planned = f" of about {steps(shown.planned)}" if shown.planned else ""
         failed = f", {shown.failed} failed" if shown.failed else ""
         elapsed = self._clock() - self._started
         lines = [
@@ -211,9 +213,9 @@ class Picture:
     def _left(self, shown: Snapshot, *, elapsed_s: float) -> str:
         """Return how long the search will go on, from the steps planned and the speed of this session."""
         done = shown.spent - (self._first_spent or 0)
-        if not self._planned or done < SPEED_SHARE * self._planned:
+        if not shown.planned or done < SPEED_SHARE * shown.planned:
             return ""
-        return f", about {_clock(max(0.0, (self._planned - shown.spent) * elapsed_s / done))} left"
+        return f", about {_clock(max(0.0, (shown.planned - shown.spent) * elapsed_s / done))} left"
 
 
 def _named(trial: int, parent: int | None) -> str:
