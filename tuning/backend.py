@@ -120,7 +120,7 @@ class Caller:
         task = Task(job.configuration, job.seed, job.resource, job.until, checkpoint)
         value = 0.0
         try:
-            for resource, value in _reports(self._objective(task), until=job.until):
+            for resource, value in reports(self._objective(task), until=job.until):
                 at = {"trial": job.trial, "seed": job.seed}
                 yield {"event": "report", **at, "resource": resource, "value": value}
         except UserError as error:
@@ -196,7 +196,7 @@ def _reason(failed: Failure | None) -> dict[str, str | None]:
     return dataclasses.asdict(failed)
 
 
-def _reports(answer: Any, *, until: int) -> Iterator[tuple[int, float]]:
+def reports(answer: Any, *, until: int) -> Iterator[tuple[int, float]]:
     """Yield what an objective answered.
 
     Raises:
@@ -217,7 +217,9 @@ def _reports(answer: Any, *, until: int) -> Iterator[tuple[int, float]]:
 
 def _number(value: Any) -> float | None:
     """Return a number, an array or tensor of one, as a float; None for anything else."""
+    if isinstance(value, str | bytes):
+        return None
     try:
-        return None if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError):
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):  # the last from tensors of several
         return None

@@ -23,6 +23,10 @@ Conditions: TypeAlias = dict[str, JsonValue]
 """Path of another parameter -> the value, or the list of values, under which this one exists."""
 
 
+LARGEST = 2**53
+"""Largest whole number up to which all have a floating-point number of their own."""
+
+
 def raise_findings(title: str, findings: Sequence[tuple[KeyPath, str]]) -> None:
     """Raise all findings, each as an error at its own key; do nothing when there is none."""
     details = [
@@ -203,6 +207,9 @@ class Integer(_Range):
     step: int | None = Field(default=None, gt=0, description="distance of neighbouring values; makes a grid")
 
     def _findings(self) -> list[tuple[KeyPath, str]]:
+        wide = [name for name in ("low", "high") if abs(getattr(self, name)) > LARGEST]
+        if wide:
+            return [((name,), f"searched as a real number, which is exact up to {LARGEST}") for name in wide]
         if self.scaling == "reverse_logarithmic":
             return [(("scaling",), "reverse_logarithmic scaling is for continuous ranges; use linear or logarithmic")]
         return super()._findings()

@@ -22,8 +22,11 @@ from policylab.tuning.constraints import Constraint
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.parameters import Categorical, Parameter, raise_findings, value_key
 
-MAX_DRAWS = 20_000
-"""Draws after which constraints are held to admit nothing."""
+RARE = 20_000
+"""Draws without one that keeps the constraints, after which a countable space is listed."""
+
+MAX_DRAWS, BLOCK = 2_000_000, 65_536
+"""Draws, so many at once, after which constraints are held to admit no more than was found."""
 
 COUNTABLE = 100_000
 """Points of a space, conditions left aside, up to which its configurations are counted."""
@@ -205,15 +208,32 @@ class Space(Settings):
         return self.from_unit(self.sample_points(1, rng)[0])
 
     def sample_points(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Return ``n`` uniform points of the unit cube that keep the constraints, shape (n, d)."""
+        """Return ``n`` uniform points of the unit cube that keep the constraints, shape (n, d).
+
+        Where hardly any draw keeps them, points of a countable space are drawn from its list, and others repeat.
+
+        Raises:
+            ConfigError: no draw keeps the constraints.
+        """
         points, drawn = np.empty((0, len(self.paths))), 0
-        while len(points) < n:
-            if drawn >= MAX_DRAWS and not len(points):
-                rules = "; ".join(map(str, self.constraints))
-                raise ConfigError(f"search space: none of {drawn} draws keeps {rules}; loosen the constraints")
-            draws = rng.random((max(16, 2 * n) if self.constraints else n, len(self.paths)))
+        while len(points) < n and drawn < MAX_DRAWS:
+            if drawn >= RARE and not len(points) and self.n_configurations:
+                return self._every_point[rng.integers(self.n_configurations, size=n)]
+            draws = rng.random((max(16, 2 * n, min(drawn, BLOCK)) if self.constraints else n, len(self.paths)))
             points, drawn = np.concatenate([points, draws[self.feasible(draws)]]), drawn + len(draws)
-        return points[:n]
+        if not len(points):
+            rules = "; ".join(map(str, self.constraints))
+            raise ConfigError(f"search space: none of {drawn} draws keeps {rules}; loosen the constraints")
+        return points[:n] if len(points) >= n else points[rng.integers(len(points), size=n)]
+
+    @functools.cached_property
+    def _every_point(self) -> np.ndarray:
+        return self.points([*self.listed()])
+
+    @functools.cached_property
+    def repeats(self) -> bool:
+        """Whether draws can repeat: where nothing is continuous, or nothing that exists in all configurations."""
+        return all(parameter.size is not None or parameter.when for parameter in self.parameters.values())
 
     @functools.cached_property
     def size(self) -> int | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -21,7 +21,7 @@ from policylab.errors import ConfigError
 from policylab.files import locked
 from policylab.registry import Registry
 from policylab.session_clock import SessionClock
-from policylab.tuning.backend import Objective, Task
+from policylab.tuning.backend import Objective, Task, reports
 from policylab.tuning.execution import Execution
 from policylab.tuning.history import History
 from policylab.tuning.limits import Limits
@@ -223,11 +223,9 @@ def _space_facts(space: Space) -> dict[str, Any]:
 def _signed(objective: Objective, sign: float) -> Objective:
     """Return the objective with larger-is-better values."""
 
-    def signed(task: Task) -> float | Iterable[tuple[int, float]]:
-        answer = objective(task)
-        if isinstance(answer, Iterable):
-            return ((resource, sign * value) for resource, value in answer)
-        return sign * answer
+    def signed(task: Task) -> Iterator[tuple[int, float]]:
+        for resource, value in reports(objective(task), until=task.until):
+            yield resource, sign * value
 
     return signed if sign < 0 else objective
 

@@ -20,6 +20,7 @@ from policylab.tuning import SEARCHERS, History, Searcher, Space
 from policylab.tuning.decisions import AddSeed, Start
 from policylab.tuning.searchers.observations import Observation
 from policylab.tuning.space import configuration_key
+from policylab.tuning.tune import tune
 
 FINITE = """
 parameters:
@@ -311,3 +312,28 @@ def test_what_is_known_from_elsewhere_is_enough_to_begin_with(variant: str) -> N
     found = searcher.suggest(History(max_resource=1), rng=generator(0, "searcher", 0))
     assert found is not None
     assert space.contains(found)
+
+
+@pytest.mark.parametrize("variant", CONTINUOUS)
+def test_what_has_nothing_continuous_in_it_is_proposed_once(variant: str) -> None:
+    """Half of all draws are one configuration, in which the continuous parameter does not exist."""
+    space = space_of("""
+parameters:
+  kind: {kind: categorical, values: [greedy, softmax]}
+  temperature: {kind: continuous, low: 0.1, high: 10, when: {kind: softmax}}
+""")
+    name, own = VARIANTS[variant]
+    result = tune(
+        lambda task: float(task.configuration.get("temperature", 5.0)),
+        space,
+        searcher={"kind": name, **own},
+        limits={"trials": 30},
+    )
+    keys = {configuration_key(trial.configuration) for trial in result.trials}
+    assert len(keys) == len(result.trials) == 30
+
+
+def test_a_finite_space_is_tried_to_its_last_configuration() -> None:
+    space = space_of("parameters: {a: {kind: integer, low: 1, high: 70}, b: {kind: integer, low: 1, high: 70}}")
+    result = tune(lambda task: 0.0, space, searcher="random", limits={"trials": 5_000})
+    assert (len(result.trials), result.reason) == (4_900, "nothing left to try")

@@ -246,6 +246,30 @@ def test_what_a_mistake_is_told(text: str, message: str) -> None:
         space_of(f"parameters:\n  {text}")
 
 
+@pytest.mark.parametrize("bounds", ["low: 1, high: 9007199254740993", "low: -9007199254740994, high: 0"])
+def test_integers_that_no_real_number_tells_apart_are_refused(bounds: str) -> None:
+    with pytest.raises(ConfigError, match="searched as a real number, which is exact up to 9007199254740992"):
+        space_of(f"parameters: {{a: {{kind: integer, {bounds}}}}}")
+    edge = space_of("parameters: {a: {kind: integer, low: 9007199254740990, high: 9007199254740992}}")
+    assert [one["a"] - 2**53 for one in edge.listed()] == [-2, -1, 0]
+
+
+def test_a_corner_that_hardly_any_draw_hits_is_drawn_from() -> None:
+    space = space_of("""
+parameters: {a: {kind: integer, low: 1, high: 300}, b: {kind: integer, low: 1, high: 300}}
+constraints: [{left: a, op: ">", right: 299}, {left: b, op: ">", right: 298}]
+""")
+    rng = np.random.default_rng(0)
+    assert {tuple(space.sample(rng).values()) for _ in range(20)} == {(300, 299), (300, 300)}
+    assert len(space.sample_points(50, rng)) == 50
+    continuous = space_of("""
+parameters: {a: {kind: continuous, low: 0, high: 1}, b: {kind: continuous, low: 0, high: 1}}
+constraints: [{left: a, op: ">", right: 0.995}, {left: b, op: ">", right: 0.995}]
+""")
+    for _ in range(100):  # each found nothing in 20,000 draws, with a probability of .6
+        assert continuous.contains(continuous.sample(rng))
+
+
 def test_constraints_that_admit_nothing_are_told() -> None:
     space = space_of("""
 parameters: {a: {kind: integer, low: 1, high: 3}}

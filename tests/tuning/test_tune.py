@@ -326,6 +326,18 @@ def test_sessions_add_up_for_the_wall_clock(tmp_path: Path) -> None:
     assert result.reason == "limits.wall_clock_s: 4000 of 3600 s used"
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_an_array_of_one_number_is_a_value(mode: str, shape: tuple[int, ...]) -> None:
+    def objective(task: Task) -> Any:
+        return np.full(shape, task.configuration["x"])
+
+    space = {"parameters": {"x": {"kind": "continuous", "low": 1.0, "high": 2.0}}}
+    result = tune(objective, space, searcher="random", limits={"trials": 5}, mode=mode)
+    pick = min if mode == "min" else max
+    assert result.best.values == {0: pick(trial.configuration["x"] for trial in result.trials)}
+
+
 def test_nothing_is_left_behind_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -13,11 +14,11 @@ from policylab.seeding import generator
 from policylab.tuning.history import History
 from policylab.tuning.space import Space, configuration_key
 
-MAX_LISTED = 4096
-"""Largest space that is listed when draws no longer find a new configuration."""
-
 MAX_REDRAWS = 200
-"""Draws before a finite space is listed."""
+"""Draws before a countable space is listed."""
+
+MAX_MORE = 5_000
+"""Further draws in one that is not."""
 
 MAX_SOBOL_POINTS = 2**16
 """Points of a Sobol sequence looked at in search of feasible ones."""
@@ -28,28 +29,41 @@ def opening(space: Space, history: History) -> dict[str, Any] | None:
     return None if history.trials or space.default is None else dict(space.default)
 
 
+_KEYS: WeakKeyDictionary[History, dict[int, str]] = WeakKeyDictionary()  # a trial's configuration never changes
+
+
 def tried(history: History) -> set[str]:
     """Return the key of every configuration of the study; see `configuration_key`."""
-    return {configuration_key(trial.configuration) for trial in history.trials.values()}
+    known = _KEYS.setdefault(history, {})
+    for trial in itertools.islice(history.trials.values(), len(known), None):
+        known[trial.id] = configuration_key(trial.configuration)
+    return set(known.values())
 
 
 def first_new(space: Space, history: History, *, candidates: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the first candidate that was not tried yet, or None.
 
-    Trying a configuration again is the scheduler's business (one more seed), not the searcher's. In a space of
-    infinitely many points draws do not repeat, so nothing is compared there.
+    Trying a configuration again is the scheduler's business (one more seed), not the searcher's. Where draws do not
+    repeat nothing is compared.
     """
-    if space.size is None:
+    if not space.repeats:
         return next(iter(candidates), None)
     known = tried(history)
     return next((found for found in candidates if configuration_key(found) not in known), None)
 
 
 def uniform(space: Space, history: History, *, rng: np.random.Generator) -> dict[str, Any] | None:
-    """Return a new configuration, uniform on the parameters' scales; None when a finite space has none left."""
-    found = first_new(space, history, candidates=(space.sample(rng) for _ in range(MAX_REDRAWS)))
-    if found is not None or space.size is None or space.size > MAX_LISTED:
+    """Return a new configuration, uniform on the parameters' scales; None when a finite space has none left.
+
+    Of infinitely many configurations one is repeated where thousands of draws find none that is new.
+    """
+    countable = space.n_configurations is not None
+    n_draws = MAX_REDRAWS + (0 if countable else MAX_MORE)
+    found = first_new(space, history, candidates=(space.sample(rng) for _ in range(n_draws)))
+    if found is not None:
         return found
+    if not countable:
+        return space.sample(rng) if space.size is None else None
     known = tried(history)
     left = [point for point in space.listed() if configuration_key(point) not in known]
     return left[int(rng.integers(len(left)))] if left else None
