@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CONFIGURATIONS_PER_PARAMETER = 10
 """Fewer make importances a hint only."""
 
+MAX_TRIALS = 400
 MIN_TRIALS = 10
 """Configurations compared at one resource; with fewer a forest of trees tells noise."""
 
@@ -28,7 +29,8 @@ def importances(history: History, space: Space) -> Importances | str:
 
     Configurations are compared at the largest resource that `MIN_TRIALS` of them have a value at, by the mean over
     their seeds. Forks are left out: most of their training was with other values. Ranges enter on the scale they are
-    searched on. A parameter that does not exist in every configuration is left out.
+    searched on. A parameter that does not exist in every configuration is left out. Of very many configurations
+    `MAX_TRIALS` are drawn.
 
     Source: Hutter, Hoos and Leyton-Brown, ICML 2014 (fANOVA), as in ``optuna.importance``.
     """
@@ -38,6 +40,7 @@ def importances(history: History, space: Space) -> Importances | str:
             f"Importances need {MIN_TRIALS} configurations with a value at one resource; "
             f"this search has {len(means)} at {resource:,}."
         )
+    n_valued, means = len(means), _some(means)
     if np.ptp(list(means.values())) == 0.0:
         return f"All {len(means)} configurations have the same value at {resource:,} steps: no parameter mattered."
     paths = [path for path in space.paths if all(path in history.trials[i].configuration for i in means)]
@@ -45,8 +48,19 @@ def importances(history: History, space: Space) -> Importances | str:
     if not varied:
         return "No parameter is present with different values in all compared configurations."
     study = _study(space, varied, rows=[(history.trials[i].configuration, mean) for i, mean in means.items()])
-    told = tuple(_warnings(history, space, rated=varied, n_trials=len(means), resource=resource))
+    told = [*_warnings(history, space, rated=varied, n_trials=len(means), resource=resource)]
+    if n_valued > len(means):
+        told.append(f"{len(means)} of {n_valued:,} configurations were drawn: time grows with their square")
     return Importances(_evaluate(study, varied), resource=resource, n_trials=len(means), warnings=told)
+
+
+def _some(means: Mapping[int, float]) -> dict[int, float]:
+    """Return all of them, or as many as are compared in a few seconds."""
+    trials = list(means)
+    if len(trials) > MAX_TRIALS:
+        drawn = np.random.default_rng(0).choice(len(trials), MAX_TRIALS, replace=False)
+        trials = [trials[place] for place in np.sort(drawn)]
+    return {trial: means[trial] for trial in trials}
 
 
 def _warnings(history: History, space: Space, *, rated: Sequence[str], n_trials: int, resource: int) -> Iterator[str]:

@@ -165,11 +165,14 @@ def own_configuration(config: ExperimentConfig, space: Space) -> dict[str, Any] 
     """
     found: dict[str, Any] = {}
     for path in space.parameters:
-        value: Any = config.model_dump(mode="json")
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        found[path] = value["value"] if isinstance(value, dict) and value.get("kind") == "constant" else value
-    found = {path: found[path] for path in space.active(found) if found[path] is not None}
+        *above, last = path.split(".")
+        held: Any = config.model_dump(mode="json")
+        for part in above:
+            held = held.get(part) if isinstance(held, dict) else None
+        if isinstance(held, dict) and last in held:
+            value = held[last]
+            found[path] = value["value"] if isinstance(value, dict) and value.get("kind") == "constant" else value
+    found = {path: found[path] for path in space.active(found) if path in found}
     return found if space.contains(found) else None
 
 

@@ -57,14 +57,13 @@ def explore(
         for path in space.resolution_order:
             if not space.exists(path, found):
                 continue
-            held = configuration.get(path)
-            if held is None or (path in paths and rng.random() < resample):
+            if path not in configuration or (path in paths and rng.random() < resample):
                 found[path] = drawn[path] if path in drawn else space.parameters[path].from_unit(float(rng.random()))
             elif path in paths:
                 factor = factors[int(rng.integers(2))]
-                found[path] = _perturbed(space.parameters[path], held, factor=factor)
+                found[path] = _perturbed(space.parameters[path], configuration[path], factor=factor)
             else:
-                found[path] = held
+                found[path] = configuration[path]
         if space.contains(found):
             return {path: found[path] for path in space.paths if path in found}
     return dict(configuration)

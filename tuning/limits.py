@@ -83,8 +83,14 @@ class Limits(Settings):
         >>> Limits(steps=500, cost=3.0, cost_per_step=0.01).budget
         300
         """
-        paid = None if self.cost is None else math.floor(self.cost / self.cost_per_step + 1e-9)
+        ratio = math.inf if self.cost is None else self.cost / self.cost_per_step
+        paid = math.floor(ratio + 1e-9) if math.isfinite(ratio) else None
         return min((steps for steps in (self.steps, paid) if steps is not None), default=None)
+
+    @property
+    def budget_name(self) -> str:
+        """Which of the limits the budget is: ``steps`` or ``cost``."""
+        return "cost" if self.steps is None or self.budget != self.steps else "steps"
 
     def signed(self, sign: float) -> Limits:
         """Return the limits of a study whose history holds ``sign`` times the metric, larger is better."""

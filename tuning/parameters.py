@@ -49,6 +49,10 @@ class _Parameter(Settings):
         """Return the places of values on the unit interval, shape (n,)."""
         raise NotImplementedError
 
+    def among(self, unit: np.ndarray, values: Sequence[Any]) -> np.ndarray:
+        """Return which snapped points of the unit interval, shape (n,), stand for one of ``values``."""
+        raise NotImplementedError
+
     def to_unit(self, value: Any) -> float:
         """Return the place of a value on the unit interval."""
         return float(self.places([value])[0])
@@ -120,10 +124,12 @@ class _Range(_Parameter):
         return np.asarray(np.clip(numbers, self.low, self.high))
 
     def _numbers(self, index: Any) -> Any:
-        """Return the values of cells by number: 0.3 where the sum of steps is 0.30000000000000004."""
+        """Return the values of cells by number: 0.3 where steps add up to 0.30000000000000004, the ends as given."""
         assert self.cell is not None
+        assert self.size is not None
         digits = 12 - math.ceil(math.log10(max(abs(self.low), abs(self.high))))
-        return np.round(self.low + index * self.cell, max(0, digits))
+        inner = np.round(self.low + index * self.cell, max(0, digits))
+        return np.where(index <= 0, self.low, np.where(index >= self.size - 1, self.high, inner))
 
     def snap(self, unit: np.ndarray) -> np.ndarray:
         """Return the points of the unit interval, each moved to the place of the value it stands for."""
@@ -137,13 +143,18 @@ class _Range(_Parameter):
         """Return the places of values on the unit interval, shape (n,); what lies outside goes to the nearest end."""
         return np.asarray(self._place(np.clip(np.array(values, dtype=float), self.low, self.high)))
 
+    def among(self, unit: np.ndarray, values: Sequence[Any]) -> np.ndarray:
+        """Return which snapped points of the unit interval, shape (n,), stand for one of ``values``."""
+        apart = np.abs(self.at(unit)[:, None] - np.array(values, dtype=float))
+        return np.asarray((apart < (self.cell or 0.0) / 2).any(axis=1))
+
     def from_unit(self, unit: float) -> Any:
         """Return the value at a point of the unit interval: `at` for one number, several times as fast."""
         start, end = self._edges
         number = float(FROM_SCALE[self.scale](start + min(max(unit, 0.0), 1.0) * (end - start)))
         if self.cell is not None:
             number = float(self._numbers(np.float64(round((number - self.low) / self.cell))))
-        return self.plain(min(max(number, self.low), self.high))
+        return self._typed(min(max(number, self.low), self.high))
 
     @property
     def numeric(self) -> bool:
@@ -151,7 +162,12 @@ class _Range(_Parameter):
         return True
 
     def plain(self, value: Any) -> Any:
-        """Return ``value`` as the plain Python type of this kind."""
+        """Return ``value`` as the plain Python type of this kind; what is all but a step's value as that."""
+        if self.cell is not None and self.fault(value) is None:
+            value = self._numbers(np.float64(round((value - self.low) / self.cell)))
+        return self._typed(value)
+
+    def _typed(self, value: Any) -> Any:
         return float(value)
 
     def fault(self, value: Any) -> str | None:
@@ -174,7 +190,7 @@ class _Range(_Parameter):
     def listed(self) -> tuple[Any, ...]:
         """Return every value of a finite range in order."""
         assert self.size is not None
-        return tuple(self.plain(number) for number in self._numbers(np.arange(self.size)))
+        return tuple(self._typed(number) for number in self._numbers(np.arange(self.size)))
 
     def probes(self) -> tuple[Any, ...]:
         """Return values of which a schema that accepts them accepts all others too."""
@@ -219,9 +235,9 @@ class Integer(_Range):
         """Distance of two neighbouring values."""
         return self.step or 1
 
-    def plain(self, value: Any) -> Any:
-        """Return ``value`` as an int."""
-        return round(float(value))
+    def _typed(self, value: Any) -> Any:
+        number = float(value)
+        return round(number) if abs(number - round(number)) <= 1e-6 else number  # which is none of its values
 
 
 class Categorical(_Parameter):
@@ -276,6 +292,10 @@ class Categorical(_Parameter):
         middle = (self.size - 1) / 2
         index = [self._index.get(value_key(value), middle) for value in values]
         return np.asarray((np.array(index) + 0.5) / self.size)
+
+    def among(self, unit: np.ndarray, values: Sequence[Any]) -> np.ndarray:
+        """Return which snapped points of the unit interval, shape (n,), stand for one of ``values``."""
+        return np.asarray(np.isin(self._cells(unit), [self._index.get(value_key(value), -1) for value in values]))
 
     def from_unit(self, unit: float) -> Any:
         """Return the value at a point of the unit interval."""

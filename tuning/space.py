@@ -180,8 +180,7 @@ class Space(Settings):
             axis = self.paths.index(path)
             for parent, values in self.parameters[path].when.items():
                 above, parameter = self.paths.index(parent), self.parameters[parent]
-                places = parameter.places(_as_list(parameter, values))
-                met = np.isclose(snapped[:, above, None], places, rtol=0.0, atol=1e-9).any(axis=1)
+                met = parameter.among(snapped[:, above], _as_list(parameter, values))
                 active[:, axis] &= active[:, above] & met
             snapped[~active[:, axis], axis] = self._centre[axis]
         return snapped, active

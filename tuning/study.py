@@ -110,15 +110,20 @@ class Study:
     def _exhausted(self) -> str:
         """Return why there was nothing left to decide."""
         started, budget = self.history.proposed, self._limits.budget
+        told = f"{self.history.spent} of {budget} steps spent"
         if self._limits.trials is not None and started >= self._limits.trials:
             return f"limits.trials: {started} configurations tried"
         if budget is not None and budget - self.history.spent < self.history.max_resource:
-            name = "cost" if self._limits.steps is None or budget < self._limits.steps else "steps"
-            return f"limits.{name}: {self.history.spent} of {budget} steps spent, the rest pays for no full training"
+            return f"limits.{self._limits.budget_name}: {told}, the rest pays for no full training"
+        if budget is not None and not self._used_up:
+            return f"limits.{self._limits.budget_name}: {told}, the scheduler has no use for the rest"
         return "nothing left to try"
 
     _n_works = 0
     """Decisions in the log that begin work: all but stops."""
+
+    _used_up = False
+    """Whether the searcher had nothing more to propose when it was asked last."""
 
     _pending = 0
     """Jobs whose end has not come yet."""
@@ -150,7 +155,9 @@ class Study:
         n_started = self.history.proposed
         if self._limits.trials is not None and n_started >= self._limits.trials:
             return None
-        return self._searcher.suggest(self.history, rng=generator(self._seed, "searcher", n_started))
+        configuration = self._searcher.suggest(self.history, rng=generator(self._seed, "searcher", n_started))
+        self._used_up = configuration is None
+        return configuration
 
     def _carry_out(self, decisions: Sequence[Decision]) -> None:
         """Log the decisions in one write, then do what they say."""

@@ -65,6 +65,9 @@ MANY: dict[str, Any] = {
 }  # fmt: skip
 
 
+RATE_PATH = "agent.learning_rate"
+
+
 def experiment(parameters: dict[str, Any], **search: Any) -> ExperimentConfig:
     """Return an experiment with a search; parameters that its agent does not have are let through."""
     data = {
@@ -294,6 +297,18 @@ def test_importances_find_the_parameter_that_matters(tmp_path: Path) -> None:
     assert next(iter(found.shares)) == "agent.learning_rate"
     assert sum(found.shares.values()) == pytest.approx(1.0)
     assert importances(history, with_default(config)) == found
+
+
+def test_of_very_many_configurations_some_are_compared(tmp_path: Path) -> None:
+    parameters = {key: MANY[key] for key in ("agent.learning_rate", "agent.flag")}
+    config = experiment(parameters, scheduler={"kind": "fixed", "seeds": 1}, limits={"trials": 500})
+    log, _ = searched(config, tmp_path, objective=lambda task: -abs(math.log10(task.configuration[RATE_PATH]) + 1.0))
+    history = History(max_resource=900)
+    assert list(log.replay(history))
+    found = importances(history, with_default(config))
+    assert isinstance(found, Importances)
+    assert (found.n_trials, next(iter(found.shares))) == (400, RATE_PATH)
+    assert found.warnings[-1].startswith("400 of 500 configurations were drawn")
 
 
 def test_what_importances_do_not_tell_stands_below_them(large: StudyData, large_text: str) -> None:

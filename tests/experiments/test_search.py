@@ -16,6 +16,7 @@ from policylab.experiments.schema import (
     shipped_configs,
 )
 from policylab.experiments.search import configured, own_configuration, with_default
+from policylab.tuning.space import Space
 
 EXPERIMENT = {
     "name": "lake",
@@ -69,6 +70,12 @@ def test_the_files_own_values_are_the_default_where_they_lie_in_the_space(tmp_pa
     config = load(tmp_path)
     assert own_configuration(config, config.search.space) == {"agent.learning_rate": 0.1}
     assert with_default(config).default == {"agent.learning_rate": 0.1}
+    null = {"kind": "categorical", "values": [None, 1]}
+    searched = {"agent.learning_rate": {"kind": "continuous", "low": 0.01, "high": 1.0}, "budget.early_stopping": null}
+    own = own_configuration(config, Space.model_validate({"parameters": searched}))
+    assert own == {"agent.learning_rate": 0.1, "budget.early_stopping": None}, "null is a value"
+    absent = Space.model_validate({"parameters": {"agent.nothing": null}})
+    assert own_configuration(config, absent) is None, "and not what is absent"
     outside = load(tmp_path, {"agent.learning_rate": {"kind": "continuous", "low": 0.5, "high": 1.0}})
     assert with_default(outside).default is None
 

@@ -33,6 +33,11 @@ def finished(values: Sequence[float], *, order: Sequence[int] | None = None) -> 
     return history
 
 
+def test_a_price_that_no_budget_reaches_is_no_limit() -> None:
+    assert Limits(cost=1e300, cost_per_step=1e-300).budget is None
+    assert Limits(cost=1e300, cost_per_step=1e-300, steps=9).budget == 9
+
+
 def met(values: Sequence[float], *, elapsed_s: float = 0.0, order: Sequence[int] | None = None, **limits: Any) -> str:
     return Limits(**limits).met(finished(values, order=order), elapsed_s=elapsed_s) or ""
 

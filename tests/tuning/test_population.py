@@ -126,6 +126,7 @@ SPACE = Space.model_validate(
             "n": {"kind": "integer", "low": 1, "high": 8},
             "size": {"kind": "continuous", "low": 0.1, "high": 0.5, "step": 0.1},
             "kind": {"kind": "categorical", "values": ["a", "b", "c"]},
+            "clip": {"kind": "categorical", "values": [None, 0.5, 1.0]},
             "only_a": {"kind": "continuous", "low": 0.0, "high": 1.0, "when": {"kind": "a"}},
         },
         "constraints": [{"left": "rate", "op": "<", "right": "size"}],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from policylab.errors import ConfigError
+from policylab.tuning.backend import Task
 from policylab.tuning.history import History, RunState
 from policylab.tuning.landscape import ROW, LandscapeBackend, RowSearcher, landscape_study
 from policylab.tuning.log import EventLog
@@ -21,6 +22,7 @@ from policylab.tuning.scheduler import SCHEDULERS, Horizon, Scheduler
 from policylab.tuning.schedulers.hyperband import Hyperband
 from policylab.tuning.schedulers.rungs import Bracket
 from policylab.tuning.space import Space
+from policylab.tuning.tune import tune
 
 FULL = 10
 EVERY: dict[str, Mapping[str, Any]] = {
@@ -222,6 +224,60 @@ def test_hyperband_says_why_a_configuration_stays_behind() -> None:
     study.run()
     reasons = [trial.stopped for trial in study.history.trials.values() if trial.stopped]
     assert sorted(reasons) == [*(f"rank {k} of 3 at 3" for k in (2, 3)), *(f"rank {k} of 9 at 1" for k in range(4, 10))]
+
+
+def failing(n: int, *, at: int) -> np.ndarray:
+    """Return curves of configurations that are the better the later they come; the last ``n`` of nine fail ``at``."""
+    values = np.linspace(1, 2, 9)[:, None, None] * np.ones((9, 1, FULL))
+    values[9 - n :, :, at:] = np.nan
+    return values
+
+
+@pytest.mark.parametrize("n_failing", range(9))
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_who_fails_after_a_promotion_is_replaced_by_the_next_of_its_rung(n_failing: int, capacity: int) -> None:
+    scheduler = Hyperband(
+        Horizon(max_resource=FULL, budget=None, n_seeds=1, n_trials=9),
+        brackets=[Bracket((1, 3, FULL), (9, 3, 1))],
+        eta=3,
+    )
+    backend = LandscapeBackend(failing(n_failing, at=3), capacity=capacity)
+    study = landscape_study(backend, scheduler, searcher=RowSearcher(range(9)))
+    study.run()
+    reached = [trial.runs[0].resource for trial in study.history.trials.values()]
+    best = 8 - n_failing
+    assert scheduler.best(study.history) == best
+    assert reached[best] == FULL
+    assert reached.count(3) == n_failing + min(2, best)
+    assert all(trial.stopped or trial.failed for trial in study.history.trials.values() if trial.id != best)
+
+
+@pytest.mark.parametrize("kind", ["hyperband", "asha"])
+def test_who_fails_when_it_has_reported_takes_no_ones_place(kind: str) -> None:
+    def objective(task: Task) -> Iterator[tuple[int, float]]:
+        for step in range(task.resource + 1, task.until + 1):
+            yield step, -task.configuration["x"]
+        if task.configuration["x"] <= 3:
+            raise OSError("cannot save")
+
+    space = {"parameters": {"x": {"kind": "integer", "low": 1, "high": 9, "step": 1}}}
+    result = tune(objective, space, searcher="grid", scheduler=kind, limits={}, max_resource=FULL)
+    assert result.best.configuration == {"x": 4}
+    promoted = [trial.configuration["x"] for trial in result.trials if trial.resource > 1]
+    assert promoted == ([4, 5, 6] if kind == "hyperband" else [4, 5]), "one in three of nine, or of those that are left"
+
+
+def test_hyperband_spends_what_failures_left_on_further_brackets() -> None:
+    def objective(task: Task) -> Iterator[tuple[int, float]]:
+        if task.configuration["x"] > 0.3:
+            raise ValueError("refused at once")
+        yield from ((step, task.configuration["x"]) for step in range(task.resource + 1, task.until + 1))
+
+    space = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 1.0}}}
+    settings = {"limits": {"steps": 300, "failures": 100}, "max_resource": FULL, "scheduler": "hyperband"}
+    result = tune(objective, space, searcher="random", **settings)
+    assert result.spent > 300 - FULL
+    assert tune(objective, space, searcher="random", **settings, execution={"workers": 3}).spent > 300 - FULL
 
 
 @pytest.mark.parametrize("kind", ["hyperband", "asha"])

@@ -254,6 +254,43 @@ def test_integers_that_no_real_number_tells_apart_are_refused(bounds: str) -> No
     assert [one["a"] - 2**53 for one in edge.listed()] == [-2, -1, 0]
 
 
+def test_a_default_that_is_all_but_a_steps_value_is_that() -> None:
+    space = space_of("""
+parameters: {a: {kind: continuous, low: 0, high: 1, step: 0.1}}
+default: {a: 0.30000000000000004}
+""")
+    assert space.default == {"a": 0.3}
+    assert space.default in list(space.grid())
+
+
+def test_the_ends_of_a_stepped_range_are_as_given() -> None:
+    low, high = 0.1234567890123456, 0.3234567890123456
+    space = space_of(f"parameters: {{a: {{kind: continuous, low: {low}, high: {high}, step: 0.1}}}}")
+    listed = list(space.grid())
+    assert [listed[0]["a"], listed[-1]["a"]] == [low, high]
+    assert all(space.contains(one) for one in listed)
+    assert [space.from_unit([place]) for place in (0.0, 1.0)] == [listed[0], listed[-1]]
+
+
+def test_a_condition_on_one_of_very_many_integers_is_met_by_that_one() -> None:
+    space = space_of("""
+parameters:
+  n: {kind: integer, low: 1, high: 10000000000}
+  x: {kind: continuous, low: 0, high: 1, when: {n: 5000000000}}
+constraints: [{left: x, op: ">", right: 2}]
+""")
+    points = np.array([[space.parameters["n"].to_unit(n), 0.5] for n in (4_999_999_999, 5_000_000_000, 5_000_000_001)])
+    assert [len(space.from_unit(point)) for point in points] == [1, 2, 1]
+    assert space.feasible(points).tolist() == [True, False, True]
+
+
+def test_a_number_between_two_integers_is_none_of_them() -> None:
+    space = space_of("parameters: {a: {kind: integer, low: 1, high: 9}}")
+    plain = space.parameters["a"].plain
+    assert [plain(8.0), plain(7.9999999), plain(8.4)] == [8, 8, 8.4]
+    assert not space.contains({"a": plain(8.4)})
+
+
 def test_a_corner_that_hardly_any_draw_hits_is_drawn_from() -> None:
     space = space_of("""
 parameters: {a: {kind: integer, low: 1, high: 300}, b: {kind: integer, low: 1, high: 300}}

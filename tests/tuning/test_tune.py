@@ -326,6 +326,15 @@ def test_sessions_add_up_for_the_wall_clock(tmp_path: Path) -> None:
     assert result.reason == "limits.wall_clock_s: 4000 of 3600 s used"
 
 
+def test_a_rest_of_the_budget_that_pays_for_no_configuration_is_told() -> None:
+    space = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 1.0}}}
+    settings = {"searcher": "random", "scheduler": "fixed", "seeds": 2, "max_resource": 5}
+    result = tune(lambda task: 0.0, space, limits={"steps": 16}, **settings)
+    assert result.reason == "limits.steps: 10 of 16 steps spent, the scheduler has no use for the rest"
+    finite = {"parameters": {"x": {"kind": "categorical", "values": [1]}}}
+    assert tune(lambda task: 0.0, finite, limits={"steps": 60}, **settings).reason == "nothing left to try"
+
+
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 def test_an_array_of_one_number_is_a_value(mode: str, shape: tuple[int, ...]) -> None:

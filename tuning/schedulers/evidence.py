@@ -109,6 +109,8 @@ class Ranks:
             run = history.trials[key[1]].runs[self._seed]
             if run.until > self._level or run.state in (RunState.STOPPED, RunState.FAILED):
                 gone.append(key)
+                if run.until <= self._level and run.state is RunState.FAILED:  # it takes no one's place
+                    del self._ranked[bisect.bisect_left(self._ranked, key)]
             elif run.state is RunState.PAUSED:
                 waiting = key
                 break

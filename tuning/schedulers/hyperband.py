@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -58,7 +58,9 @@ class Hyperband:
     """Fills one bracket after the other; a rung is ranked when all of it has ended, and promotion resumes.
 
     Free places start the next bracket while a rung waits for its last run. Rounds repeat until the budget, the searcher
-    or the limit of trials ends them; the last bracket is narrowed to what is left of the budget.
+    or the limit of trials ends them; the last bracket is narrowed to what is left of the budget. What runs that failed
+    have left of it pays for further brackets, once all are over. Who fails after a promotion is replaced by the next of
+    its rung, so that others are stopped only when their bracket has ended.
     """
 
     Settings = HyperbandSettings
@@ -84,7 +86,7 @@ class Hyperband:
         """Promote in the oldest bracket that has a ranked rung, else fill the first that is not full."""
         over = self._over.setdefault(history, set())
         first = 0
-        for number, bracket in enumerate(self._plan()):
+        for number, bracket in enumerate(self._plan(history)):
             start, first = first, first + bracket.counts[0]
             if number in over:
                 continue
@@ -110,35 +112,46 @@ class Hyperband:
         """Return the trial with the highest value at the highest rung."""
         return leader(history)
 
-    def _plan(self) -> Iterable[Bracket]:
-        return plan(self._brackets, budget=self._horizon.budget, eta=self._eta)
+    def _plan(self, history: History) -> Iterator[Bracket]:
+        """Yield the brackets that the budget pays for, then those that pay for what these left when they are over."""
+        trials = list(history.trials.values())
+        budget, planned = self._horizon.budget, 0
+        while True:
+            before = planned
+            for bracket in plan(self._brackets, budget=budget, eta=self._eta):
+                planned += bracket.counts[0]
+                yield bracket
+            if planned == before or len(trials) < planned or history.running:
+                return
+            assert self._horizon.budget is not None  # without one the plan has no end
+            budget = self._horizon.budget - sum(trial.runs[SEED].resource for trial in trials[:planned])
 
     def _promotion(self, bracket: Bracket, members: list[Trial], *, history: History) -> list[Decision]:
         """Return the next promotion of a bracket whose members have all started, and who stays behind."""
+        stops: list[Decision] = []
         for rung, level in enumerate(bracket.levels[:-1]):
             if any(_heads_for(trial, level) for trial in members):
                 return []
             ranked = rank(members, level)
             members, losers = ranked[: bracket.counts[rung + 1]], ranked[bracket.counts[rung + 1] :]
-            stops = [
-                Stop(trial.id, None, f"rank {place} of {len(ranked)} at {level}")
-                for place, trial in enumerate(losers, start=len(members) + 1)
-                if trial.stopped is None
-            ]
             above = bracket.levels[rung + 1]
             for place, trial in enumerate(members, start=1):
                 run = trial.runs[SEED]
                 waits = run.state is RunState.PAUSED and run.until == level
                 if waits and affordable(above - level, history, horizon=self._horizon):
-                    return [*stops, Resume(trial.id, SEED, above, f"rank {place} of {len(ranked)} at {level}")]
-            if stops:
-                return list(stops)
-        return []
+                    return [Resume(trial.id, SEED, above, f"rank {place} of {len(ranked)} at {level}")]
+            stops += [
+                Stop(trial.id, None, f"rank {place} of {len(ranked)} at {level}")
+                for place, trial in enumerate(losers, start=len(members) + 1)
+                if trial.stopped is None
+            ]
+        return [] if any(_heads_for(trial, bracket.levels[-1]) for trial in members) else stops
 
 
 def rank(trials: Sequence[Trial], level: int) -> list[Trial]:
-    """Return the trials that reached ``level``, best value there first, ties to the older trial."""
-    reached = [(value, trial) for trial in trials if (value := value_at(trial.runs[SEED], level)) is not None]
+    """Return the trials that reached ``level`` and have not failed, best value there first, ties to the older trial."""
+    healthy = [trial for trial in trials if not trial.failed]
+    reached = [(value, trial) for trial in healthy if (value := value_at(trial.runs[SEED], level)) is not None]
     return [trial for _, trial in sorted(reached, key=lambda pair: pair[0], reverse=True)]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,15 +30,24 @@ def opening(space: Space, history: History) -> dict[str, Any] | None:
     return None if history.trials or space.default is None else dict(space.default)
 
 
-_KEYS: WeakKeyDictionary[History, dict[int, str]] = WeakKeyDictionary()  # a trial's configuration never changes
+@dataclasses.dataclass(slots=True)
+class _Tried:
+    """What was tried among the first ``n_trials`` of a study, whose configurations never change."""
+
+    n_trials: int = 0
+    keys: set[str] = dataclasses.field(default_factory=set)
 
 
-def tried(history: History) -> set[str]:
+_TRIED: WeakKeyDictionary[History, _Tried] = WeakKeyDictionary()
+
+
+def tried(history: History) -> Set[str]:
     """Return the key of every configuration of the study; see `configuration_key`."""
-    known = _KEYS.setdefault(history, {})
-    for trial in itertools.islice(history.trials.values(), len(known), None):
-        known[trial.id] = configuration_key(trial.configuration)
-    return set(known.values())
+    known = _TRIED.setdefault(history, _Tried())
+    fresh = itertools.islice(history.trials.values(), known.n_trials, None)
+    known.keys.update(configuration_key(trial.configuration) for trial in fresh)
+    known.n_trials = len(history.trials)
+    return known.keys
 
 
 def first_new(space: Space, history: History, *, candidates: Iterable[dict[str, Any]]) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,9 +16,9 @@ from policylab.config import Settings
 from policylab.errors import ConfigError
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History
-from policylab.tuning.searchers.design import first_new, opening
+from policylab.tuning.searchers.design import opening, tried
 from policylab.tuning.searchers.observations import Observation
-from policylab.tuning.space import Space
+from policylab.tuning.space import Space, configuration_key
 
 MAX_GRID = 100_000
 """Most combinations a grid may have."""
@@ -43,6 +44,8 @@ class GridSearcher:
         self._points = list(_points(space))
         if not self._points:
             raise ConfigError("search space: no point of the grid keeps the constraints; loosen them")
+        self._keys = [configuration_key(point) for point in self._points]
+        self._place: WeakKeyDictionary[History, int] = WeakKeyDictionary()  # all points before it were tried
 
     @classmethod
     def make(cls, settings: GridSettings, space: Space, *, prior: Sequence[Observation] = ()) -> Self:
@@ -51,8 +54,13 @@ class GridSearcher:
 
     def suggest(self, history: History, *, rng: np.random.Generator) -> Configuration | None:
         """Return the first point of the grid that was not tried, or None after the last."""
-        found = opening(self._space, history) or first_new(self._space, history, candidates=self._points)
-        return None if found is None else dict(found)
+        if (first := opening(self._space, history)) is not None:
+            return first
+        known, place = tried(history), self._place.get(history, 0)
+        while place < len(self._keys) and self._keys[place] in known:
+            place += 1
+        self._place[history] = place
+        return dict(self._points[place]) if place < len(self._points) else None
 
 
 def check_grid_trials(space: Space, n_trials: int | None) -> None:
