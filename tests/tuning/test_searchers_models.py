@@ -13,6 +13,7 @@ from scipy import integrate, optimize, stats
 from policylab.tuning import Continuous, History, Space
 from policylab.tuning.decisions import AddSeed, Resume, Start, Stop
 from policylab.tuning.searchers.acquisition import best_point, log_expected_improvement
+from policylab.tuning.searchers.bayesian import MAX_OBSERVATIONS, _relevant
 from policylab.tuning.searchers.design import sobol_points
 from policylab.tuning.searchers.gaussian_process import GaussianProcess, NoisePrior, _LogPosterior
 from policylab.tuning.searchers.normalise import normalise, yeo_johnson
@@ -122,6 +123,15 @@ def test_groups_are_normalised_by_themselves() -> None:
     result = normalise([*own, *foreign], "power")
     np.testing.assert_allclose(result.mean[:5], result.mean[5:], atol=1e-6)
     assert (result.noise[5:] == 2 * result.noise[:5]).all()
+
+
+def test_a_parent_on_a_larger_scale_does_not_push_out_the_best() -> None:
+    own = [Observation({"x": 0.0}, (float(-n),), trial=n) for n in range(300)]
+    theirs = [Observation({"x": 0.0}, (1000.0 - n,), group=1) for n in range(300)]
+    kept = _relevant([*own, *theirs])
+    assert len(kept) == MAX_OBSERVATIONS
+    for group in (own, theirs):
+        assert all(one in kept for one in group[:100]), "the best third of each"
 
 
 def test_seeds_reveal_the_noise() -> None:

@@ -120,11 +120,15 @@ def _blas() -> ThreadpoolController:
 
 
 def _relevant(observed: Sequence[Observation]) -> Sequence[Observation]:
-    """Return at most `MAX_OBSERVATIONS`: the best half, then the latest."""
+    """Return at most `MAX_OBSERVATIONS`: the best half, each by its rank in its group, then the latest."""
     if len(observed) <= MAX_OBSERVATIONS:
         return observed
-    order = sorted(range(len(observed)), key=lambda index: -observed[index].mean)
-    best = set(order[: MAX_OBSERVATIONS // 2])
+    places: dict[int, float] = {}
+    for group in {observation.group for observation in observed}:
+        members = [index for index, observation in enumerate(observed) if observation.group == group]
+        ranked = sorted(members, key=lambda index: -observed[index].mean)
+        places |= {index: rank / len(ranked) for rank, index in enumerate(ranked)}
+    best = set(sorted(places, key=lambda index: (places[index], index))[: MAX_OBSERVATIONS // 2])
     latest = [index for index in range(len(observed) - 1, -1, -1) if index not in best]
     kept = best | set(latest[: MAX_OBSERVATIONS - len(best)])
     return [observed[index] for index in sorted(kept)]
