@@ -225,7 +225,8 @@ class Integer(_Range):
     def _findings(self) -> list[tuple[KeyPath, str]]:
         wide = [name for name in ("low", "high") if abs(getattr(self, name)) > LARGEST]
         if wide:
-            return [((name,), f"searched as a real number, which is exact up to {LARGEST}") for name in wide]
+            rule = f"must be within {LARGEST} of 0, up to which all whole numbers are exact; count in a larger unit"
+            return [((name,), rule) for name in wide]
         if self.scaling == "reverse_logarithmic":
             return [(("scaling",), "reverse_logarithmic scaling is for continuous ranges; use linear or logarithmic")]
         return super()._findings()
