@@ -248,9 +248,7 @@ def test_what_a_mistake_is_told(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("bounds", ["low: 1, high: 9007199254740993", "low: -9007199254740994, high: 0"])
 def test_integers_that_no_real_number_tells_apart_are_refused(bounds: str) -> None:
-    with pytest.raises(
-        ConfigError, match="must be within 9007199254740992 of 0, up to which all whole"
-    ):
+    with pytest.raises(ConfigError, match="must be within 9007199254740992 of 0, up to which all whole"):
         space_of(f"parameters: {{a: {{kind: integer, {bounds}}}}}")
     edge = space_of("parameters: {a: {kind: integer, low: 9007199254740990, high: 9007199254740992}}")
     assert [one["a"] - 2**53 for one in edge.listed()] == [-2, -1, 0]
