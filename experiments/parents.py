@@ -1,22 +1,21 @@
-"""The parents that a warm-started search names, found once: what a name stood for when the study began, it stands for.
+"""The parents that a warm-started search names, read once: see `policylab.tuning.kept_parents`.
 
-A name means a study's newest run. A run that is made later, or the search's own, does not change what a search that is
-resumed starts from: ``study/parents.json`` in the run directory holds what was found.
+A name means a study's newest run in the folder of the search's own, or else a study that comes with the package.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from policylab.errors import RunDirectoryError
-from policylab.experiments.rundir import RunDirectory
-from policylab.experiments.schema import CONFIGS, ExperimentConfig
-from policylab.files import read_json, write_atomic
+from policylab.experiments.schema import CONFIGS
+from policylab.tuning.kept_parents import found_parents
+from policylab.tuning.log import EventLog
 from policylab.tuning.parents import find_parent
+from policylab.tuning.study_facts import Parent
 
-FILE = "study/parents.json"
 SHIPPED = "shipped:"
 """Before the name of a study that comes with the package."""
 
@@ -43,30 +42,19 @@ def parent_path(source: str, *, root: Path, besides: Path | None = None) -> Path
         raise
 
 
-def with_found_parents(run: RunDirectory) -> ExperimentConfig:
-    """Return the run's experiment, with the parents of its search as they were found when the study began.
+def parents_of(sources: Sequence[str], *, root: Path, log: EventLog | None = None) -> list[Parent]:
+    """Return the parents that a search began with, or, if it has not begun, those that it names now.
+
+    Args:
+        sources: the parents in its settings.
+        root: folder of run directories.
+        log: of its study, in its run directory; None keeps nothing.
 
     Raises:
-        RunDirectoryError: a parent cannot be found.
-        StorageError: what was found cannot be written.
+        RunDirectoryError: what was kept is damaged, or a parent cannot be found or read.
+        StorageError: what was found cannot be kept.
     """
-    config, path = run.config, run.path / FILE
-    search = config.search
-    if search is None or search.warm_start is None:
-        return config
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, json.dumps(_found(search.warm_start.parents, run)) + "\n")
-    chosen = search.warm_start.model_copy(update={"parents": tuple(read_json(path))})
-    return config.model_copy(update={"search": search.model_copy(update={"warm_start": chosen})})
-
-
-def _found(sources: Sequence[str], run: RunDirectory) -> list[str]:
-    root, found = run.path.parent, []
-    for source in sources:
-        path = parent_path(source, root=root, besides=run.path).resolve()
-        if path.parent == (CONFIGS / "parents").resolve():
-            found.append(f"{SHIPPED}{path.name}")
-        else:  # a name goes along when the folder of the runs is moved
-            found.append(path.name if path.parent == root.resolve() else str(path))
-    return found
+    log = log or EventLog(None)
+    own = None if log.path is None else log.path.parents[1]
+    find = functools.partial(parent_path, root=root, besides=own)
+    return [found.parent for found in found_parents(sources, log=log, find=find)]

@@ -3,7 +3,7 @@
 | file | content |
 |---|---|
 | study/events.jsonl | the event log: see `policylab.tuning.log` |
-| study/parents.json | of a warm start: see `policylab.experiments.parents` |
+| study/parents.json | of a warm start: see `policylab.tuning.kept_parents` |
 | study/outcome.json | the `policylab.experiments.study_outcome.Outcome`, written when the study is over |
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from policylab.attempts import Failure
 from policylab.experiments.checkpoints import inherit
-from policylab.experiments.parents import parent_path, with_found_parents
+from policylab.experiments.parents import parents_of
 from policylab.experiments.rundir import RunDirectory
 from policylab.experiments.schema import ExperimentConfig
 from policylab.experiments.search import SearchSettings, with_default
@@ -27,7 +27,6 @@ from policylab.tuning.backend import Job, end_event, retry_event
 from policylab.tuning.decisions import Configuration
 from policylab.tuning.history import History
 from policylab.tuning.log import EventLog
-from policylab.tuning.parents import read_parent
 from policylab.tuning.scheduler import SCHEDULERS
 from policylab.tuning.searcher import SEARCHERS, Searcher
 from policylab.tuning.space import Space
@@ -167,8 +166,8 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
     space = with_default(config)
     horizon = settings.horizon(budget_steps=config.budget.steps, n_seeds=config.seeds.tune)
     scheduler = SCHEDULERS.load(settings.scheduler.kind).make(settings.scheduler, horizon)
-    searcher = make_searcher(with_found_parents(run), space, root=run.path.parent)
     log = EventLog(run.path / "study" / "events.jsonl")
+    searcher = make_searcher(config, space, root=run.path.parent, log=log)
     capacity = settings.capacity(config)
     log.open(study_facts(settings.model_dump(mode="json", exclude={"storage"}), seed=config.seeds.root))
     n_workers = min(capacity, config.n_workers)
@@ -191,13 +190,14 @@ def search(run: RunDirectory, *, observe: Callable[[History], None] | None = Non
     return outcome
 
 
-def make_searcher(config: ExperimentConfig, space: Space, *, root: Path) -> Searcher:
+def make_searcher(config: ExperimentConfig, space: Space, *, root: Path, log: EventLog | None = None) -> Searcher:
     """Return the searcher of an experiment, warm-started from its parents if it names any.
 
     Args:
         config: an experiment with a search.
         space: its space, with the default point.
         root: folder whose run directories can be parents; shipped studies are found without it.
+        log: of the study, which goes on from the parents it began with; None takes them as they are now.
 
     Raises:
         ConfigError: a parent breaks a restriction.
@@ -209,7 +209,7 @@ def make_searcher(config: ExperimentConfig, space: Space, *, root: Path) -> Sear
     if settings.warm_start is None:
         plain: Searcher = kind.make(settings.searcher, space)
         return plain
-    warm = warm_start_of(config, settings.warm_start, space=space, root=root)
+    warm = warm_start_of(config, settings.warm_start, space=space, root=root, log=log)
     return WarmStartedSearcher(
         warm,
         space,
@@ -218,12 +218,13 @@ def make_searcher(config: ExperimentConfig, space: Space, *, root: Path) -> Sear
     )
 
 
-def warm_start_of(config: ExperimentConfig, chosen: WarmStartSettings, *, space: Space, root: Path) -> WarmStart:
+def warm_start_of(
+    config: ExperimentConfig, chosen: WarmStartSettings, *, space: Space, root: Path, log: EventLog | None = None
+) -> WarmStart:
     """Return what the parents of an experiment's search know; arguments and errors are those of `make_searcher`."""
     data = config.model_dump(mode="json")
     child = experiment_facts(data, {**data["search"], "space": space.model_dump(mode="json")}, name=config.name)
-    parents = [read_parent(parent_path(source, root=root)) for source in chosen.parents]
-    return WarmStart.make(chosen, child, parents=parents)
+    return WarmStart.make(chosen, child, parents=parents_of(chosen.parents, root=root, log=log))
 
 
 def read_history(run: RunDirectory) -> History:

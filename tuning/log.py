@@ -14,8 +14,8 @@
 | pace | steps: what limits.wall_clock_s pays for in all, at the pace so far |
 | complete | reason: last line |
 
-Whatever a study decides is a function of these lines and of its seed, so a killed study continues, and a
-finished one can be replayed and checked.
+Whatever a study decides is a function of these lines and of its seed, and, warm-started, of what it kept of its
+parents (`policylab.tuning.kept_parents`), so a killed study continues, and a finished one can be replayed and checked.
 """
 
 from __future__ import annotations
@@ -34,10 +34,15 @@ _NAMES = {kind: name for name, kind in DECISIONS.items()}
 
 
 class EventLog:
-    """A study's log file, or a log in memory when ``path`` is None."""
+    """A study's log file, or a log in memory when ``path`` is None.
+
+    Attributes:
+        path: of the file.
+        events: its lines.
+    """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
+        self.path = path
         self.events: list[dict[str, Any]] = []
         if path is not None:
             with storage_errors(path):
@@ -52,8 +57,8 @@ class EventLog:
     def extend(self, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Add events in one write: killed, the log holds all of them or none."""
         lines = [dict(event) for event in events]
-        if self._path is not None and lines:
-            append_lines(self._path, lines)
+        if self.path is not None and lines:
+            append_lines(self.path, lines)
         self.events += lines
         return lines
 
@@ -68,7 +73,7 @@ class EventLog:
             self.append(first)
         elif content_hash(self.events[0]) != content_hash(first):
             raise RunDirectoryError(
-                f"{self._path}: this log belongs to a study with other settings; tune into another "
+                f"{self.path}: this log belongs to a study with other settings; tune into another "
                 "folder, with this one as a parent (warm_start) to learn from what it holds"
             )
 
@@ -88,7 +93,7 @@ class EventLog:
             try:
                 history.apply(event)
             except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
-                where = f"{self._path}:{number}"
+                where = f"{self.path}:{number}"
                 raise RunDirectoryError(f"{where}: damaged ({error!r}); restore it from a copy") from None
             yield event
 

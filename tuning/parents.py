@@ -42,11 +42,11 @@ def find_parent(source: str, *, root: Path, besides: Path | None = None) -> Path
     Raises:
         RunDirectoryError: nothing of that name.
     """
+    own = None if besides is None else besides.resolve()
     for path in (Path(source), root / source):
-        if path.exists():
+        if path.exists() and path.resolve() != own:
             return path
     runs = [path for path in root.glob("*") if (path / "study" / EVENTS).exists() or (path / EVENTS).exists()]
-    own = None if besides is None else besides.resolve()
     dated = [path for path in runs if _DATED.match(path.name.removeprefix(source)) and path.resolve() != own]
     if dated:
         return max(dated, key=lambda path: (_has_reports(path), path.name))

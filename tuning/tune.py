@@ -4,12 +4,14 @@
 |---|---|
 | events.jsonl | the event log: see `policylab.tuning.log` |
 | checkpoints/ | one folder per (trial, seed), the objective's own |
+| parents.json | of a warm start: see `policylab.tuning.kept_parents` |
 | sessions.jsonl | seconds of all sessions, for the wall-clock limit |
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +26,10 @@ from policylab.session_clock import SessionClock
 from policylab.tuning.backend import Objective, Task, reports
 from policylab.tuning.execution import Execution
 from policylab.tuning.history import History
+from policylab.tuning.kept_parents import found_parents
 from policylab.tuning.limits import Limits
 from policylab.tuning.log import EventLog
-from policylab.tuning.parents import find_parent, read_parent
+from policylab.tuning.parents import find_parent
 from policylab.tuning.result import StudyResult, study_result
 from policylab.tuning.scheduler import SCHEDULERS, Horizon
 from policylab.tuning.searcher import SEARCHERS, Searcher
@@ -78,8 +81,9 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
         execution: processes, a limit of time for each call, and how often one that failed is repeated: see
             `Execution`. Whatever fails is in the log with its traceback.
         warm_start: earlier studies to learn from: see `WarmStartSettings`. Its parents are folders of studies, run
-            directories or records of SageMaker tuning jobs, as paths or as names beside ``folder``; their metric has
-            to be ``value``, what `tune` calls its own. What may disappoint is a Python warning.
+            directories or records of SageMaker tuning jobs, as paths or as names beside ``folder``, read once, when
+            the study begins; their metric has to be ``value``, what `tune` calls its own. What may disappoint is a
+            Python warning.
         observe: called with the history after every change; values are larger-is-better there.
 
     Raises:
@@ -111,12 +115,11 @@ def tune(  # noqa: PLR0913 - the one call a user makes: each argument is a decis
         "horizon": planned,
         "mode": mode,
     }
-    propose, about_parents = _searcher(chosen[0], space, facts=facts, warm_start=warm_start, folder=folder)
-    facts |= about_parents
     decider = SCHEDULERS.load(chosen[1].kind).make(chosen[1], horizon)
     with _opened(folder) as place, execution.backend(_signed(objective, sign), folder=place / "checkpoints") as backend:
         log = EventLog(place / "events.jsonl" if folder is not None else None)
-        log.open(study_facts(facts, seed=seed))
+        propose, about_parents = _searcher(chosen[0], space, facts=facts, warm_start=warm_start, log=log)
+        log.open(study_facts({**facts, **about_parents}, seed=seed))
         study = Study(
             searcher=propose,
             scheduler=decider,
@@ -137,7 +140,7 @@ def _searcher(
     *,
     facts: Mapping[str, Any],
     warm_start: WarmStartSettings | Mapping[str, Any] | None,
-    folder: Path | str | None,
+    log: EventLog,
 ) -> tuple[Searcher, dict[str, Any]]:
     """Return the searcher, and what the log's first line says of its parents, if it has any.
 
@@ -149,11 +152,14 @@ def _searcher(
     if warm_start is None:
         return kind.make(settings, space), {}
     chosen = validated(WarmStartSettings, warm_start, source="warm_start")
-    own = Path("study" if folder is None else folder).resolve()
-    paths = [find_parent(source, root=own.parent, besides=own) for source in chosen.parents]
-    told = {"warm_start": {**chosen.model_dump(mode="json"), "parents": [path.resolve().name for path in paths]}}
+    own = Path("study" if log.path is None else log.path.parent).resolve()
+    find = functools.partial(find_parent, root=own.parent, besides=own)
+    found = found_parents(chosen.parents, log=log, find=find)
+    names = {one.name: one.name for one in found} | {one.source: one.name for one in found}
+    parents = [names.get(source) or find(source).resolve().name for source in chosen.parents]
+    told = {"warm_start": {**chosen.model_dump(mode="json"), "parents": parents}}
     child = StudyFacts.model_validate({"name": own.name, **search_facts({**facts, **told})})
-    warm = WarmStart.make(chosen, child, parents=[read_parent(path) for path in paths])
+    warm = WarmStart.make(chosen, child, parents=[one.parent for one in found])
     for finding in warm.warnings:
         warnings.warn(str(finding), stacklevel=3)
     box = settings.kind == "random"  # type: ignore[attr-defined]

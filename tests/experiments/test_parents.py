@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from policylab.errors import RunDirectoryError
+from policylab.experiments.parents import parents_of
 from policylab.experiments.rundir import RunDirectory, create_run
 from policylab.experiments.runner import Observer, drive
-from policylab.experiments.schema import ExperimentConfig
+from policylab.experiments.schema import ExperimentConfig, load_experiment
 from policylab.experiments.study import read_history
 from policylab.tuning.history import History
+from policylab.tuning.log import EventLog
 from policylab.tuning.parents import find_parent
 
 LAKE: dict[str, Any] = {
@@ -35,6 +39,7 @@ SEARCH: dict[str, Any] = {
     "storage": "none",
 }
 WARM = {**SEARCH, "warm_start": {"kind": "identical_data_and_algorithm", "parents": ["lake"]}}
+CHILD = {**WARM, "searcher": {"kind": "bayesian"}}
 
 
 def lake(folder: Path, *, root: int = 0, search: dict[str, Any] = SEARCH) -> RunDirectory:
@@ -74,6 +79,74 @@ def test_a_later_run_of_a_parents_name_changes_nothing(tmp_path: Path) -> None:
     )
     drive(whole)
     assert configurations(resumed) == configurations(whole)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+    """Names of a parent that was cut off and of a child that was, too, and their folder."""
+    folder = tmp_path_factory.mktemp("begun")
+    parent, child = lake(folder), lake(folder, root=1, search=CHILD)
+    for run in (parent, child):
+        with pytest.raises(KeyboardInterrupt, match="seen"):
+            drive(run, observer=interrupt_after(4))
+    return parent.path.name, child.path.name, folder
+
+
+@pytest.fixture(scope="module")
+def whole(begun: tuple[str, str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What the child tries when nothing has changed meanwhile."""
+    return resumed_in(begun, tmp_path_factory.mktemp("whole"), change=lambda parent, child: None)
+
+
+def resumed_in(begun: tuple[str, str, Path], folder: Path, *, change: Callable[[Path, Path], object]) -> list[Any]:
+    """Return what the child tries, resumed in a copy after a ``change`` of it or of its parent."""
+    copy = Path(shutil.copytree(begun[2], folder / "copy"))
+    change(copy / begun[0], copy / begun[1])
+    child = RunDirectory(copy / begun[1])
+    bests = drive(child)["search"]["bests"]
+    assert {best["study"] for best in bests} == {None, begun[0]}
+    return configurations(child)
+
+
+def test_a_parent_that_goes_on_changes_nothing(begun: tuple[str, str, Path], whole: list[Any], tmp_path: Path) -> None:
+    assert resumed_in(begun, tmp_path, change=lambda parent, child: drive(RunDirectory(parent))) == whole
+
+
+def test_a_parent_that_is_deleted_changes_nothing(
+    begun: tuple[str, str, Path], whole: list[Any], tmp_path: Path
+) -> None:
+    assert resumed_in(begun, tmp_path, change=lambda parent, child: shutil.rmtree(parent)) == whole
+
+
+@pytest.mark.parametrize("form", ["{0.name}", "{0}"])
+def test_a_search_that_kept_only_where_its_parents_lie_goes_on(
+    form: str, begun: tuple[str, str, Path], whole: list[Any], tmp_path: Path
+) -> None:
+    def keep_names(parent: Path, child: Path) -> None:
+        drive(lake(parent.parent, root=3))  # newer, of the parent's name
+        (child / "study" / "parents.json").write_text(json.dumps([form.format(parent)]))
+
+    assert resumed_in(begun, tmp_path, change=keep_names) == whole
+
+
+def test_a_shipped_parent_that_was_kept_by_name_is_found(tmp_path: Path) -> None:
+    run = create_run(load_experiment("frozenlake8x8_warmstart"), parent=tmp_path)
+    log = EventLog(run.path / "study" / "events.jsonl")
+    (began,) = parents_of(["frozenlake_hyperband"], root=tmp_path, log=log)
+    log.append({"event": "study"})
+    (run.path / "study" / "parents.json").write_text('["shipped:frozenlake_hyperband"]')
+    (tmp_path / "frozenlake_hyperband").mkdir()
+    (found,) = parents_of(["frozenlake_hyperband"], root=tmp_path, log=log)
+    assert repr(found) == repr(began)
+
+
+def test_what_was_kept_and_damaged_is_told(begun: tuple[str, str, Path], tmp_path: Path) -> None:
+    def damage(parent: Path, child: Path) -> None:
+        file = child / "study" / "parents.json"
+        file.write_text(file.read_text().replace('"stopped"', '"failed"'))
+
+    with pytest.raises(RunDirectoryError, match=r"parents\.json: .*; restore it from a copy$"):
+        resumed_in(begun, tmp_path, change=damage)
 
 
 def test_a_run_that_ended_before_anything_was_learned_does_not_stand_for_its_study(tmp_path: Path) -> None:
