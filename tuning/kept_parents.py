@@ -77,7 +77,7 @@ def found_parents(sources: Sequence[str], *, log: EventLog, find: Callable[[str]
         _keep(path, found(sources))
     # What was just kept is read, too: the first session starts from the very same as those that resume.
     kept = read_json(path) if path.exists() else list(sources)
-    if isinstance(kept, list) and all(isinstance(name, str) for name in kept):
+    if isinstance(kept, list) and kept and all(isinstance(name, str) for name in kept):
         return found(kept)
     return _restored(kept, path)
 

@@ -107,6 +107,7 @@ def damaged(text: str) -> dict[str, str]:
         "nested too deeply": "[" * 100_000,
         "another value": text.replace(str(observed["values"][0]), "1e9"),
         "a list of no paths": json.dumps([1, None]),
+        "a list of nothing": "[]",
         "nothing": "null",
         "no parents": json.dumps({"sha256": data["sha256"]}),
         "no digest": json.dumps({"parents": data["parents"]}),
