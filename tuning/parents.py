@@ -43,15 +43,22 @@ def find_parent(source: str, *, root: Path, besides: Path | None = None) -> Path
         RunDirectoryError: nothing of that name.
     """
     own = None if besides is None else besides.resolve()
-    for path in (Path(source), root / source):
-        if path.exists() and path.resolve() != own:
+    named = [path for path in (Path(source), root / source) if path.exists() and path.resolve() != own]
+    for path in named:
+        if path.is_file() or _holds_study(path):
             return path
-    runs = [path for path in root.glob("*") if (path / "study" / EVENTS).exists() or (path / EVENTS).exists()]
+    runs = [path for path in root.glob("*") if _holds_study(path)]
     dated = [path for path in runs if _DATED.match(path.name.removeprefix(source)) and path.resolve() != own]
     if dated:
         return max(dated, key=lambda path: (_has_reports(path), path.name))
+    if named:  # a folder that only has the name: what it lacks is told where it is read
+        return named[0]
     hint = did_you_mean(source, [path.name for path in runs])
     raise RunDirectoryError(f"warm_start.parents: no study, run directory or record '{source}' in {root}{hint}")
+
+
+def _holds_study(folder: Path) -> bool:
+    return (folder / "study" / EVENTS).exists() or (folder / EVENTS).exists()
 
 
 def _has_reports(run: Path) -> bool:

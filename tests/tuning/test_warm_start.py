@@ -672,6 +672,11 @@ def test_a_parent_is_found_by_path_directory_or_study_name(tmp_path: Path) -> No
     (other / "events.jsonl").touch()
     assert find_parent("taxi", root=tmp_path) == newest, "another study, though its name begins alike"
     assert find_parent("taxi-2x", root=tmp_path) == other
+    (tmp_path / "taxi").mkdir()
+    assert find_parent("taxi", root=tmp_path) == newest, "a folder of that name is no study"
+    (tmp_path / "plain").mkdir()
+    with pytest.raises(RunDirectoryError, match="no study here"):
+        read_parent(find_parent("plain", root=tmp_path))
     with pytest.raises(
         RunDirectoryError, match=r"no study, run directory or record 'taxi-20261123-101010-abcd123'.*did"
     ):
