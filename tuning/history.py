@@ -36,6 +36,7 @@ class Run:
         retries: attempts that failed and were followed by another.
         n_failed: how many of them at the work it was given last.
         origin: resource of the parent's checkpoint that it began with; 0 unless it is a fork.
+        place: of its last report, in `History.reported`.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class Run:
     retries: list[Failure] = dataclasses.field(default_factory=list)
     n_failed: int = 0
     origin: int = 0
+    place: int = -1
 
     @property
     def resource(self) -> int:
@@ -120,6 +122,7 @@ class History:
         proposed: configurations that came from the searcher; the others are forks.
         under_way: the runs that are executing, by (trial, seed).
         reported: (trial, seed) of every report that advanced a run, in order; forks begin with one.
+        touched: the trial of every event that changed one, in order: who follows a history looks at these alone.
         spent: resource used in all.
         saved: resource that promoted runs and copies found in their checkpoints and did not have to spend again.
         failures: runs that failed since the last report of any.
@@ -132,6 +135,7 @@ class History:
         self.proposed = 0
         self.under_way: dict[tuple[int, int], Run] = {}
         self.reported: list[tuple[int, int]] = []
+        self.touched: list[int] = []
         self.spent = 0
         self.saved = 0
         self.failures = 0
@@ -139,6 +143,7 @@ class History:
 
     def decide(self, decision: Decision) -> None:
         """Apply a decision."""
+        self.touched.append(decision.trial)
         if isinstance(decision, Start):
             self.trials[decision.trial] = Trial(decision.trial, decision.configuration)
             self.proposed += 1
@@ -167,6 +172,7 @@ class History:
             curve={at: value for at, value in inherited.curve.items() if at <= decision.origin},
             averages={at: value for at, value in inherited.averages.items() if at <= decision.origin},
             origin=decision.origin,
+            place=len(self.reported),
         )
         self.under_way[trial.id, run.seed] = run
         self.reported.append((trial.id, run.seed))
@@ -190,7 +196,9 @@ class History:
         if resource > before:
             self.spent += resource - before
             self.failures = 0
+            run.place = len(self.reported)
             self.reported.append((trial, seed))
+            self.touched.append(trial)
             run.curve[resource] = value
             n = len(run.curve)
             run.averages[resource] = value if n == 1 else run.averages[before] + (value - run.averages[before]) / n
@@ -206,6 +214,7 @@ class History:
                 error = "ended without reporting a value"
             else:
                 self.report(trial, seed, resource=run.until, value=run.value)
+        self.touched.append(trial)
         run.error, run.traceback = error, traceback
         self.under_way.pop((trial, seed), None)
         if error is not None:

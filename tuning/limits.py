@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from policylab.config import Settings
-from policylab.tuning.history import History, RunState, Trial
+from policylab.tuning.history import History
+from policylab.tuning.means import Means
 
 TARGET = "limits.target:"
 """How the reason of a study begins that a target ended."""
@@ -120,12 +121,12 @@ class Limits(Settings):
             return f"limits.failures: {history.failures} runs in a row failed"
         if not self.need_values:
             return None
-        if self.target is not None and (best := max(_means(history), default=-math.inf)) >= self._sign * self.target:
-            return f"{TARGET} {self._sign * best:g} reached {self.target:g}"
-        means = _means(history, given_up=True)
-        if self.not_improving is not None and _stalled(means, self.not_improving):
+        means = Means.of(history)
+        if self.target is not None and means.best >= self._sign * self.target:
+            return f"{TARGET} {self._sign * means.best:g} reached {self.target:g}"
+        if self.not_improving is not None and _stalled(means.values, self.not_improving):
             return f"limits.not_improving: no improvement in {self.not_improving.trials} trials"
-        if self.convergence is not None and _converged(means, self.convergence):
+        if self.convergence is not None and _converged(means.values, self.convergence):
             return f"limits.convergence: {self.convergence.trials} more trials promise no improvement"
         return None
 
@@ -136,28 +137,6 @@ def reached_by(history: History) -> int | None:
     means = {trial: sum(values.values()) / len(values) for trial, values in found.items() if values}
     finite = {trial: mean for trial, mean in means.items() if math.isfinite(mean)}
     return max(finite, key=lambda trial: finite[trial]) if finite else None
-
-
-def _means(history: History, *, given_up: bool = False) -> list[float]:
-    """Return the mean of each trial that was trained in full on a seed, in the order in which they first were.
-
-    A mean that is no number is the worst; trials with a failed run are left out. With ``given_up`` also what stopped
-    trials last reported: where few are trained in full, the others are what shows that none improves.
-    """
-    last = {(trial, seed): place for place, (trial, seed) in enumerate(history.reported)}
-    found = []
-    for trial in (trial for trial in history.trials.values() if not trial.failed):
-        values = trial.values_at(history.max_resource)
-        if not values and given_up and _given_up(trial):
-            values = {seed: run.value for seed, run in trial.runs.items() if run.value is not None}
-        if values:
-            mean = sum(values.values()) / len(values)
-            found.append((min(last[trial.id, seed] for seed in values), -math.inf if math.isnan(mean) else mean))
-    return [mean for _, mean in sorted(found)]
-
-
-def _given_up(trial: Trial) -> bool:
-    return trial.stopped is not None or all(run.state is RunState.STOPPED for run in trial.runs.values())
 
 
 def _stalled(means: list[float], rule: NotImproving) -> bool:
