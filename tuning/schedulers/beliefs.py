@@ -26,6 +26,7 @@ from scipy.special import ndtr, stdtr
 from policylab.tuning.schedulers.scores import Vector, value_scores
 
 Flags: TypeAlias = NDArray[np.bool_]
+Indices: TypeAlias = NDArray[np.intp]
 Array: TypeAlias = NDArray[np.float64]
 
 SEED_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -67,14 +68,14 @@ class _Design:
     def of(cls, seen: Flags) -> _Design:
         counts, n_seeds = seen.sum(axis=1), seen.shape[1]
         noise, alike = _NOISE[:, None], _ALIKE[:, None, None]
-        total = noise + counts * _BETWEEN[:, None]
-        kappa = _BETWEEN[:, None] / total
+        total = noise + np.arange(n_seeds + 1) * _BETWEEN[:, None]  # by the number of seeds, of which there are few
+        kappa = (_BETWEEN[:, None] / total).take(counts, axis=1)
         weights = kappa[:, :, None] * seen
         spread = np.eye(n_seeds) - 1 / n_seeds  # around a common mean with a flat prior
         data = np.eye(n_seeds) * seen.sum(axis=0) - seen.T.astype(float) @ weights
         precision = data / noise[:, :, None] + spread / alike
         logdet = (
-            np.log(total).sum(axis=1)
+            np.log(total).take(counts, axis=1).sum(axis=1)
             + (counts - 1).sum() * np.log(_NOISE)
             + np.linalg.slogdet(precision)[1]
             + (n_seeds - 1) * np.log(_ALIKE)
@@ -91,27 +92,29 @@ class Belief:
         chances: how likely each of g pairs of shares is, shape (g,).
         means: expected true score under each, shape (g, n).
         scales: τ² + β² + σ² under each, shape (g,).
+        design: what follows from who was seen alone.
     """
 
     seen: Flags
     chances: Vector
     means: Array
     scales: Vector
+    design: _Design
 
     @property
     def mean(self) -> Vector:
         """Expected true scores, shape (n,)."""
         return np.asarray(self.chances @ self.means)
 
-    def chance_to_beat(self, rival: int) -> Vector:
-        """Return, for each finalist, the probability that its true score exceeds that of number ``rival``."""
-        design = _Design.of(self.seen)
-        moved = design.weights - design.weights[:, [rival]]
-        variance = design.own + design.own[:, [rival]] + (moved @ design.effects * moved).sum(axis=2)
-        gap = (self.means - self.means[:, [rival]]) / np.sqrt(variance * self.scales[:, None])
+    def chance_to_beat(self, rival: int, *, among: Indices | None = None) -> Vector:
+        """Return, for each finalist or those ``among`` them, how likely its true score exceeds that of ``rival``."""
+        asked = np.arange(len(self.seen)) if among is None else among
+        weights, own = self.design.weights, self.design.own
+        moved = weights[:, asked] - weights[:, [rival]]
+        variance = own[:, asked] + own[:, [rival]] + (moved @ self.design.effects * moved).sum(axis=2)
+        gap = (self.means[:, asked] - self.means[:, [rival]]) / np.sqrt(variance * self.scales[:, None])
         chance = self.chances @ stdtr(self.seen.sum() - 1, gap)
-        chance[rival] = 0.5
-        return np.asarray(chance)
+        return np.where(asked == rival, 0.5, chance)
 
     def knowledge_gradient(self, pending: Flags) -> Vector:
         """Return how much the next seed of each finalist is expected to raise the best expected true score.
@@ -123,7 +126,7 @@ class Belief:
                 Its next seed is the first that is neither seen nor pending; one that has none gains nothing.
         """
         taken = self.seen | pending
-        design = _Design.of(taken)
+        design = _Design.of(taken) if pending.any() else self.design
         at = np.arange(len(taken))
         best, second = np.argsort(-self.means, axis=1)[:, :2].T
         rival = np.where(at == best[:, None], second[:, None], best[:, None])
@@ -168,4 +171,4 @@ def believe(results: Array) -> Belief:
     likelihood = _PRIOR - design.logdet / 2 - freedom / 2 * np.log(squares)
     chances = np.exp(likelihood - likelihood.max())
     means = kappa * sums - (design.weights @ effects[:, :, None])[:, :, 0]
-    return Belief(seen, chances / chances.sum(), means, squares / freedom)
+    return Belief(seen, chances / chances.sum(), means, squares / freedom, design)

@@ -26,21 +26,18 @@ from pydantic import Field, field_validator
 from policylab.config import Settings
 from policylab.errors import ConfigError
 from policylab.tuning.decisions import AddSeed, Decision, Resume, Start, Stop
-from policylab.tuning.history import History, RunState, Trial
+from policylab.tuning.history import History, Trial
 from policylab.tuning.scheduler import Horizon, Propose
 from policylab.tuning.schedulers.beliefs import Belief, Flags, believe
 from policylab.tuning.schedulers.evidence import affordable, check_budget, committed, leader
 from policylab.tuning.schedulers.rungs import Ladder
-from policylab.tuning.schedulers.scores import best_agreement, normal_scores, standing
+from policylab.tuning.schedulers.standings import Standings
 
 SEED = 0
 """The seed of the search; the race adds 1, 2, ... to everyone in this order, so that rivals share seeds."""
 
 UNKNOWN = sys.maxsize
 """The budget while only a clock ends the study and its pace is not known: some enter, and none goes on before it is."""
-
-GUARD_PAIRS = 8
-"""Promoted configurations before the guard judges a rung: with fewer, hardly any correlation is surely low."""
 
 
 class RaceSettings(Settings):
@@ -93,9 +90,7 @@ class Race:
             share = settings.race if horizon.n_seeds > 1 else 0.0
             budget = math.ceil(max(full, self._ladder.price(horizon.n_trials)) / (1 - share))
         self._horizon = dataclasses.replace(horizon, budget=budget)
-        # What a run had reached at a level never changes: it is computed once per history, and so is what follows.
-        self._results: WeakKeyDictionary[History, dict[tuple[int, int, int], float]] = WeakKeyDictionary()
-        self._agreements: WeakKeyDictionary[History, dict[tuple[int, int, int], float]] = WeakKeyDictionary()
+        self._followed: WeakKeyDictionary[History, Standings] = WeakKeyDictionary()
 
     @classmethod
     def make(cls, settings: RaceSettings, horizon: Horizon) -> Race:
@@ -122,25 +117,35 @@ class Race:
 
     # --- search: which configuration, how far
 
+    def _standings(self, history: History) -> Standings:
+        """Return where the runs of the search stand, as of now."""
+        standings = self._followed.get(history)
+        if standings is None:
+            standings = self._followed[history] = Standings(
+                self._ladder.levels, seed=SEED, n_seeds=self._horizon.n_seeds, window=self._settings.window
+            )
+        standings.follow(history)
+        return standings
+
     def _search(self, history: History, propose: Propose) -> list[Decision] | None:
         """Return the next promotion or entry, ``[]`` while results are awaited, None when the search is over."""
-        runs = [trial.runs[SEED] for trial in history.trials.values()]
-        base = self._base(history)
-        sent = [sum(run.until >= level for run in runs) for level in self._ladder.levels]
+        standings = self._standings(history)
+        base = self._base(standings)
+        sent = list(standings.sent.values())
         lowest, entered = self._ladder.levels[base], sent[base]
-        n_running = sum(run.state is RunState.RUNNING and run.until == lowest for run in runs)
+        n_running = standings.running[lowest]
         budget = self._search_budget(history)
         generation = max(1, round(self._ladder.width(budget, base=base) / self._settings.generations))
         settled = (entered - n_running) // generation * generation
-        decision = self._promotion(history, sent, settled=settled, base=base)
+        decision = self._promotion(history, standings, settled=settled, base=base)
         price = self._ladder.price(entered + 1, base=base, sent=sent)
         if decision is None and price <= budget - committed(history):
             decision = self._entry(history, propose, level=lowest)
         if decision is None and not n_running:
-            decision = self._promotion(history, sent, settled=entered, base=base)
+            decision = self._promotion(history, standings, settled=entered, base=base)
         if decision is not None:
             return [decision]
-        return [] if any(run.state is RunState.RUNNING for run in runs) else None
+        return [] if any(standings.running.values()) else None
 
     def _search_budget(self, history: History) -> int:
         """Return what the search may spend: its share of the budget, or of what the clock pays for if that is less."""
@@ -149,46 +154,29 @@ class Race:
         return self._settings.search_budget(budget, max_resource=self._full, n_seeds=self._horizon.n_seeds)
 
     def _entry(self, history: History, propose: Propose, *, level: int) -> Decision | None:
-        for trial in history.trials.values():
-            run = trial.runs[SEED]
-            if run.state is RunState.PAUSED and run.until < level:  # left at a rung the guard dropped: cheaper than new
-                return Resume(trial.id, SEED, level, f"enters at {level}: lower results say too little")
+        waiting = self._standings(history).waiting
+        left = [trial for below in self._ladder.levels if below < level for _, trial in waiting[below]]
+        if left:  # at a rung the guard dropped: cheaper than new
+            return Resume(min(left), SEED, level, f"enters at {level}: lower results say too little")
         configuration = propose()
         if configuration is None:
             return None
         return Start(len(history.trials), configuration, SEED, level, f"a new configuration up to {level}")
 
-    def _promotion(self, history: History, sent: Sequence[int], *, settled: int, base: int) -> Decision | None:
+    def _promotion(self, history: History, standings: Standings, *, settled: int, base: int) -> Decision | None:
         """Return the lowest promotion that is due when ``settled`` have entered and ended the lowest rung."""
         levels = self._ladder.levels
         for rung in range(base + 1, len(levels)):
-            if sent[rung] >= self._ladder.quota(settled, rung=rung, base=base):
+            below, level = levels[rung - 1], levels[rung]
+            if standings.sent[level] >= self._ladder.quota(settled, rung=rung, base=base):
                 continue
-            waiting = self._waiting(history, levels[rung - 1])
-            complete = rung - 1 == base or not any(
-                run.state is RunState.RUNNING and run.until == levels[rung - 1] for _, run in history.runs()
-            )
-            pays = affordable(levels[rung] - levels[rung - 1], history, horizon=self._horizon)
-            if waiting and complete and pays:
-                reason = f"best of {len(waiting)} waiting at {levels[rung - 1]}"
-                return Resume(waiting[0].id, SEED, levels[rung], reason)
+            waiting = standings.waiting[below]
+            complete = rung - 1 == base or not standings.running[below]
+            if waiting and complete and affordable(level - below, history, horizon=self._horizon):
+                return Resume(waiting[0][1], SEED, level, f"best of {len(waiting)} waiting at {below}")
         return None
 
-    def _waiting(self, history: History, level: int) -> list[Trial]:
-        """Return the trials that paused at ``level``, best first."""
-        trials = history.trials.values()
-        paused = [t for t in trials if t.runs[SEED].state is RunState.PAUSED and t.runs[SEED].until == level]
-        return sorted(paused, key=lambda trial: self._result(history, trial, level=level), reverse=True)
-
-    def _result(self, history: History, trial: Trial, *, level: int, seed: int = SEED) -> float:
-        """Return the result of a run that reached ``level``, there."""
-        known = self._results.setdefault(history, {})
-        key = (trial.id, seed, level)
-        if key not in known:
-            known[key] = standing(trial.runs[seed].curve, until=level, window=self._settings.window)
-        return known[key]
-
-    def _base(self, history: History) -> int:
+    def _base(self, standings: Standings) -> int:
         """Return the lowest rung in use: the first above all that rank unlike the rung that follows, the end at last.
 
         The next rung is what each is held against: who is there was chosen by this rung alone, so that the correction
@@ -196,40 +184,17 @@ class Race:
         of each rung between would count twice.
         """
         lower = range(len(self._ladder.levels) - 1)
-        misleading = [rung for rung in lower if self._agreement(history, rung) < self._settings.guard]
+        misleading = [rung for rung in lower if standings.agreement(rung) < self._settings.guard]
         return max(misleading, default=-1) + 1
-
-    def _agreement(self, history: History, rung: int) -> float:
-        """Return the upper bound of the correlation between the results at ``rung`` and the next; 1 from too few."""
-        level, above = self._ladder.levels[rung : rung + 2]
-        here = [trial for trial in history.trials.values() if trial.runs[SEED].resource >= level]
-        promoted = [trial for trial in here if trial.runs[SEED].resource >= above]
-        if len(promoted) < GUARD_PAIRS:
-            return 1.0
-        known = self._agreements.setdefault(history, {})
-        key = (rung, len(here), len(promoted))
-        if key not in known:
-            scores = normal_scores([self._result(history, trial, level=level) for trial in here])
-            low = scores[[trial.runs[SEED].resource >= above for trial in here]]
-            high = normal_scores([self._result(history, trial, level=above) for trial in promoted])
-            known[key] = best_agreement(low, high, spread=float(scores.std()))
-        return known[key]
 
     # --- race: which seed of which finalist
 
     def _finalists(self, history: History) -> list[Trial]:
-        return [t for t in history.trials.values() if not t.failed and t.runs[SEED].resource >= self._full]
-
-    def _seeds(self, trial: Trial) -> list[int]:
-        """Return the seeds on which it was trained in full, the first of all first."""
-        return sorted(seed for seed, run in trial.runs.items() if run.resource >= self._full)
+        reached = ~np.isnan(self._standings(history).finals[:, SEED])
+        return [history.trials[number] for number in np.flatnonzero(reached).tolist()]
 
     def _belief(self, history: History, finalists: Sequence[Trial]) -> Belief:
-        results = np.full((len(finalists), self._horizon.n_seeds), np.nan)
-        for i, trial in enumerate(finalists):
-            for seed in self._seeds(trial):
-                results[i, seed] = self._result(history, trial, level=self._full, seed=seed)
-        return believe(results)
+        return believe(self._standings(history).finals[[trial.id for trial in finalists]])
 
     def _race(self, history: History) -> list[Decision]:
         """Return one more seed for a finalist, and who is dropped on the evidence."""
@@ -238,19 +203,18 @@ class Race:
             return []
         belief = self._belief(history, finalists)
         first = int(np.argmax(belief.mean))
-        begun = np.array([[seed in trial.runs for seed in range(self._horizon.n_seeds)] for trial in finalists])
-        pending: Flags = begun & ~belief.seen
-        awaited = np.asarray(pending.any(axis=1))
-        chances = belief.chance_to_beat(first)
+        in_race = np.array([trial.stopped is None for trial in finalists])
+        pending = _begun(finalists, in_race, n_seeds=self._horizon.n_seeds) & ~belief.seen
+        judged = np.flatnonzero(in_race & ~pending.any(axis=1))
+        chances = zip(judged, belief.chance_to_beat(first, among=judged), strict=True)
+        dropped = {i: chance for i, chance in chances if chance < self._settings.drop}
+        in_race[list(dropped)] = False
         decisions: list[Decision] = [
-            Stop(trial.id, None, f"{chance:.1%} chance to beat trial {finalists[first].id}")
-            for trial, chance, any_pending in zip(finalists, chances, awaited, strict=True)
-            if chance < self._settings.drop and not any_pending and trial.stopped is None
+            Stop(finalists[i].id, None, f"{chance:.1%} chance to beat trial {finalists[first].id}")
+            for i, chance in dropped.items()
         ]
-        dropped = {decision.trial for decision in decisions}
-        rivals = [t for t in finalists if t.stopped is None and t.id not in dropped]
-        open_ = [i for i, t in enumerate(finalists) if t in rivals and len(t.runs) < self._horizon.n_seeds]
-        if len(rivals) > 1 and open_ and affordable(self._full, history, horizon=self._horizon):
+        open_ = [i for i in np.flatnonzero(in_race) if len(finalists[i].runs) < self._horizon.n_seeds]
+        if in_race.sum() > 1 and open_ and affordable(self._full, history, horizon=self._horizon):
             gain = belief.knowledge_gradient(pending)
             trial = finalists[max(open_, key=lambda i: gain[i])]
             seed = min(set(range(self._horizon.n_seeds)) - set(trial.runs))
@@ -260,7 +224,15 @@ class Race:
     def _extend(self, history: History) -> list[Decision]:
         """Return one more candidate for the race when money is left: the best of the highest rung."""
         for level in reversed(self._ladder.levels[:-1]):
-            waiting = self._waiting(history, level)
+            waiting = self._standings(history).waiting[level]
             if waiting and affordable(self._full - level, history, horizon=self._horizon):
-                return [Resume(waiting[0].id, SEED, self._full, "the budget left pays for one more finalist")]
+                return [Resume(waiting[0][1], SEED, self._full, "the budget left pays for one more finalist")]
         return []
+
+
+def _begun(finalists: Sequence[Trial], in_race: Flags, *, n_seeds: int) -> Flags:
+    """Return the seeds that those still in the race have begun, shape (n, seeds); none of the others is under way."""
+    begun = np.zeros((len(finalists), n_seeds), dtype=bool)
+    for i in np.flatnonzero(in_race).tolist():
+        begun[i, list(finalists[i].runs)] = True
+    return begun

@@ -63,10 +63,9 @@ def normal_scores(values: Sequence[float] | Vector) -> Vector:
     >>> normal_scores([-1e9, 3.0, 3.0, 5.0]).round(2).tolist()
     [-1.15, 0.0, 0.0, 1.15]
     """
-    array = np.asarray(values, dtype=np.float64)
-    ordered = np.sort(array)
-    middle = (np.searchsorted(ordered, array, "left") + np.searchsorted(ordered, array, "right")) / 2
-    return np.asarray(ndtri(middle / max(1, len(array))))
+    _, which, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - counts / 2
+    return np.asarray(ndtri(middle / max(1, len(values))))[which]
 
 
 def value_scores(results: NDArray[np.float64]) -> NDArray[np.float64]:
