@@ -14,9 +14,6 @@ follows its first leaders.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import math
 from collections.abc import Sequence
 from typing import Literal, Self
 from weakref import WeakKeyDictionary
@@ -26,11 +23,12 @@ from pydantic import Field, model_validator
 
 from policylab.config import Settings
 from policylab.errors import ConfigError, did_you_mean
-from policylab.tuning.decisions import AddSeed, Decision, Fork, Resume, Start, Stop
+from policylab.tuning.decisions import AddSeed, Decision, Fork, Start, Stop
 from policylab.tuning.explore import explore
-from policylab.tuning.history import History, Run, RunState, Trial
+from policylab.tuning.history import History, Trial
 from policylab.tuning.scheduler import Horizon, Propose
-from policylab.tuning.schedulers.evidence import check_budget, leader, value_at
+from policylab.tuning.schedulers.evidence import check_budget, leader
+from policylab.tuning.schedulers.generations import Generation, Generations
 from policylab.tuning.space import Space
 
 DEFAULT_MEMBERS = 20
@@ -80,7 +78,7 @@ class Population:
         self._members = members
         step = max(1, round(settings.every * horizon.max_resource))
         self._levels = [*range(step, horizon.max_resource, step), horizon.max_resource]
-        self._rankings: WeakKeyDictionary[History, dict[int, Ranking]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[History, Generations] = WeakKeyDictionary()
 
     @classmethod
     def make(cls, settings: PopulationSettings, horizon: Horizon) -> Population:
@@ -106,34 +104,36 @@ class Population:
 
     def next(self, history: History, *, propose: Propose, rng: np.random.Generator) -> Sequence[Decision]:
         """Return the next founder, copy or continuation; ``[]`` while a generation is under way."""
-        members = [trial for trial in history.trials.values() if trial.parent is None]
-        if founding := self._founding(history, members, propose=propose):
+        generations = self._followed(history)
+        if founding := self._founding(history, generations.founders, propose=propose):
             return [founding]
-        for below, above in itertools.pairwise(self._levels):
-            if any(run.state is RunState.RUNNING and run.until <= below for t in members for run in t.runs.values()):
-                return []
-            ranking = self._ranking(history, members, level=below)
-            copies = [trial for trial in history.trials.values() if trial.parent is not None and trial.origin == below]
+        while (generation := generations.due(history)) is not None:
+            copies = generations.copies[generation.level]
             # Copies first: their parents still stand where they are to be copied.
-            if len(copies) < len(ranking.losers):
-                return self._replacement(history, ranking, number=len(copies), until=above, rng=rng)
-            step = self._seed_of_copy(copies, above) or _continuation(ranking.survivors, below, until=above)
+            if len(copies) < len(generation.ranking.losers):
+                return self._replacement(history, generation, number=len(copies), rng=rng)
+            step = self._seed_of_copy(copies, generation.until) or generation.continuation()
             if step is not None:
                 return [step]
-            members = [*ranking.survivors, *copies]
+            generations.settle()
         return []
 
     def best(self, history: History) -> int | None:
         """Return the trial that got furthest and has the highest mean there: the end of the winning schedule."""
         return leader(history)
 
+    def _followed(self, history: History) -> Generations:
+        generations = self._known.get(history)
+        if generations is None:
+            generations = self._known[history] = Generations(self._levels, quantile=self._settings.quantile)
+        generations.follow(history)
+        return generations
+
     def _founding(self, history: History, members: Sequence[Trial], *, propose: Propose) -> Decision | None:
-        """Return the next member of the first generation, or the next seed of one."""
+        """Return the next member of the first generation, or the next seed of the last one: the others have all."""
         level = self._levels[0]
-        for trial in members:
-            seed = len(trial.runs)
-            if seed < self._settings.seeds:
-                return AddSeed(trial.id, seed, level, f"seed {seed + 1} of {self._settings.seeds}")
+        if members and (seed := len(members[-1].runs)) < self._settings.seeds:
+            return AddSeed(members[-1].id, seed, level, f"seed {seed + 1} of {self._settings.seeds}")
         if len(members) < self._members:
             configuration = propose()
             if configuration is not None:
@@ -141,20 +141,11 @@ class Population:
                 return Start(len(history.trials), configuration, 0, level, reason)
         return None
 
-    def _ranking(self, history: History, members: Sequence[Trial], *, level: int) -> Ranking:
-        """Return who is copied and who is replaced at ``level``, which all ``members`` have reached or failed before.
-
-        What happens later has no say, so it is computed once.
-        """
-        known = self._rankings.setdefault(history, {})
-        if level not in known:
-            known[level] = rank(members, level, quantile=self._settings.quantile)
-        return known[level]
-
     def _replacement(
-        self, history: History, ranking: Ranking, *, number: int, until: int, rng: np.random.Generator
+        self, history: History, generation: Generation, *, number: int, rng: np.random.Generator
     ) -> list[Decision]:
         """Return the end of loser ``number`` and the copy that takes its place."""
+        ranking = generation.ranking
         loser = ranking.losers[number]
         parent = ranking.winners[int(rng.integers(len(ranking.winners)))]
         configuration = explore(
@@ -170,72 +161,23 @@ class Population:
             trial=len(history.trials),
             configuration=configuration,
             seed=0,
-            until=until,
+            until=generation.until,
             parent=parent.id,
-            origin=ranking.level,
+            origin=generation.level,
             reason=f"in place of trial {loser.id}",
         )
         return [fork] if loser.stopped is not None else [Stop(loser.id, None, reason), fork]
 
     def _seed_of_copy(self, copies: Sequence[Trial], above: int) -> Decision | None:
         """Return the next seed of a copy that is not on all of them."""
+        if not copies or len(copies[-1].runs) == self._settings.seeds:  # they got theirs in order
+            return None
         for trial in copies:
             seed = len(trial.runs)
             if seed < self._settings.seeds and trial.parent is not None:
                 reason = f"seed {seed + 1} of {self._settings.seeds}"
                 return Fork(trial.id, trial.configuration, seed, above, trial.parent, trial.origin, reason)
         return None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ranking:
-    """The end of a generation.
-
-    Attributes:
-        level: resource it ended at.
-        ranked: members, best first.
-        winners: who is copied.
-        losers: who is replaced.
-        survivors: who goes on, copied or not.
-    """
-
-    level: int
-    ranked: Sequence[Trial]
-    winners: Sequence[Trial]
-    losers: Sequence[Trial]
-    survivors: Sequence[Trial]
-
-    def place(self, trial: Trial) -> str:
-        """Return where a member stands, in words."""
-        place = next(place for place, one in enumerate(self.ranked, start=1) if one.id == trial.id)
-        return f"rank {place} of {len(self.ranked)} at {self.level}"
-
-
-def rank(members: Sequence[Trial], level: int, *, quantile: float) -> Ranking:
-    """Return the ranking of a generation: replaced are those that failed, and the lowest quantile of the others.
-
-    Who is as good as the winners is not replaced: before anything is learned, copies would only cost variety. Without
-    a winner nobody is replaced, and the study ends with those that failed.
-    """
-    scores = {trial.id: _score(trial, level) for trial in members}
-    ranked = sorted(members, key=lambda trial: scores[trial.id], reverse=True)
-    alive = [trial for trial in ranked if scores[trial.id] > -math.inf]
-    n_cut = min(max(1, int(quantile * len(ranked))), len(ranked) // 2)
-    winners = alive[: max(1, n_cut)]
-    rest = alive[len(winners) :]
-    worst = [trial for trial in rest[len(rest) - n_cut :] if scores[trial.id] < scores[winners[-1].id]]
-    losers = [*worst, *(trial for trial in ranked if scores[trial.id] == -math.inf)] if winners else []
-    lost = {trial.id for trial in losers}
-    return Ranking(level, ranked, winners, losers, survivors=[trial for trial in members if trial.id not in lost])
-
-
-def _continuation(survivors: Sequence[Trial], level: int, *, until: int) -> Decision | None:
-    """Return the next run that goes on as it is."""
-    for trial in survivors:
-        for run in trial.runs.values():
-            if run.state is RunState.PAUSED and run.until == level:
-                return Resume(trial.id, run.seed, until, f"goes on from {level}", promotion=False)
-    return None
 
 
 def _affordable_members(settings: PopulationSettings, horizon: Horizon) -> int:
@@ -254,18 +196,3 @@ def _affordable_members(settings: PopulationSettings, horizon: Horizon) -> int:
     price = settings.seeds * horizon.max_resource
     paid = None if horizon.budget is None else horizon.budget // price
     return max(1, min((count for count in (paid, horizon.n_trials) if count is not None), default=DEFAULT_MEMBERS))
-
-
-def _score(trial: Trial, level: int) -> float:
-    """Return the mean over the seeds at ``level``; the worst value of all for a member that did not get on from there.
-
-    What happened after ``level`` has no say: the ranking of a past generation never changes.
-    """
-    values = [_value(run, level) for run in trial.runs.values()]
-    return math.fsum(values) / len(values)
-
-
-def _value(run: Run, level: int) -> float:
-    value = value_at(run, level)
-    broke_there = run.state is RunState.FAILED and run.until <= level
-    return -math.inf if value is None or broke_there else value
