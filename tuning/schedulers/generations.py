@@ -121,7 +121,7 @@ def rank(members: Sequence[Trial], level: int, *, quantile: float) -> Ranking:
     n_cut = min(max(1, int(quantile * len(ranked))), len(ranked) // 2)
     winners = alive[: max(1, n_cut)]
     rest = alive[len(winners) :]
-    worst = [trial for trial in rest[len(rest) - n_cut :] if scores[trial.id] < scores[winners[-1].id]]
+    worst = [trial for trial in rest[max(0, len(rest) - n_cut) :] if scores[trial.id] < scores[winners[-1].id]]
     losers = [*worst, *(trial for trial in ranked if scores[trial.id] == -math.inf)] if winners else []
     lost = {trial.id for trial in losers}
     return Ranking(level, ranked, winners, losers, survivors=[trial for trial in members if trial.id not in lost])
