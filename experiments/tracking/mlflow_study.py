@@ -115,7 +115,8 @@ class StudyRuns:
         if status == RUNNING:
             self._client.update_run(self._ids[path], status=status)
         else:
-            ends = [_ended_ms(folder) for folder in (self._run.folder / path).glob("*-*")]
+            specs = (self._run.folder / path).glob("*/spec.json")  # a kill may leave folders without one
+            ends = [_ended_ms(spec.parent) for spec in specs]
             self._client.set_terminated(self._ids[path], status, max(ends, default=self._run.created_ms))
         self._statuses[path] = status
 

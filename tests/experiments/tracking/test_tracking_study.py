@@ -283,6 +283,7 @@ def test_an_interrupted_search_is_closed_and_opened_again(
     run.piece(0, 0, until=100, values={100: 0.2})
     run.event("resume", trial=0, seed=0, until=300, reason="promoted")
     (run.folder / "trials/0000/tune-000/result.json").unlink()
+    (run.folder / "trials/0000/tune-001").mkdir()  # killed before anything was written there
     run.status("interrupted")
     found = below(client, push(run, store)[0])
     assert {path: one.info.status for path, one in found.items()} == {
