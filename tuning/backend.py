@@ -167,17 +167,17 @@ class InlineBackend:
         job, self._job = self._job, None
         if job is None:
             return []
-        reports: list[Event] = []
+        found: list[Event] = []
         failed = None
         for answer in () if self._stopping else self._caller.call(job):
             if isinstance(answer, Failure):
                 failed = answer
             else:
-                reports.append(answer)
+                found.append(answer)
         if failed is not None and self._attempts.again(job.n_failed + 1, lost=False):
             self._job = dataclasses.replace(job, n_failed=job.n_failed + 1)
             return [retry_event(job, failed)]
-        return [*reports, end_event(job, failed)]
+        return [*found, end_event(job, failed)]
 
 
 def end_event(job: Job, failed: Failure | None) -> Event:

@@ -243,8 +243,12 @@ class Space(Settings):
     @functools.cached_property
     def n_configurations(self) -> int | None:
         """How many configurations there are; None when infinitely many, or more than `COUNTABLE` points to look at."""
-        countable = self.size is not None and self.size <= COUNTABLE
-        return sum(1 for _ in self.listed()) if countable else None
+        return sum(1 for _ in self.listed()) if self.countable else None
+
+    @property
+    def countable(self) -> bool:
+        """Whether it has few enough points to list its configurations."""
+        return self.size is not None and self.size <= COUNTABLE
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """Yield every configuration of a grid once, the first parameter slowest.

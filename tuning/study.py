@@ -115,15 +115,12 @@ class Study:
             return f"limits.trials: {started} configurations tried"
         if budget is not None and budget - self.history.spent < self.history.max_resource:
             return f"limits.{self._limits.budget_name}: {told}, the rest pays for no full training"
-        if budget is not None and not self._used_up:
+        if budget is not None and self._propose() is not None:
             return f"limits.{self._limits.budget_name}: {told}, the scheduler has no use for the rest"
         return "nothing left to try"
 
     _n_works = 0
     """Decisions in the log that begin work: all but stops."""
-
-    _used_up = False
-    """Whether the searcher had nothing more to propose when it was asked last."""
 
     _pending = 0
     """Jobs whose end has not come yet."""
@@ -155,9 +152,7 @@ class Study:
         n_started = self.history.proposed
         if self._limits.trials is not None and n_started >= self._limits.trials:
             return None
-        configuration = self._searcher.suggest(self.history, rng=generator(self._seed, "searcher", n_started))
-        self._used_up = configuration is None
-        return configuration
+        return self._searcher.suggest(self.history, rng=generator(self._seed, "searcher", n_started))
 
     def _carry_out(self, decisions: Sequence[Decision]) -> None:
         """Log the decisions in one write, then do what they say."""

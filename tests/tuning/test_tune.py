@@ -326,6 +326,19 @@ def test_sessions_add_up_for_the_wall_clock(tmp_path: Path) -> None:
     assert result.reason == "limits.wall_clock_s: 4000 of 3600 s used"
 
 
+def test_why_a_study_ended_does_not_depend_on_its_sessions(tmp_path: Path) -> None:
+    """The space is used up long before the end, when the scheduler asks for nothing: a new session tells the same."""
+    space = {"parameters": {"x": {"kind": "categorical", "values": [1, 2, 3]}}}
+    settings = {"searcher": "random", "scheduler": "race", "seeds": 5, "max_resource": 10, "limits": {"steps": 82}}
+    settings |= {"folder": tmp_path}
+    result = tune(lambda task: task.configuration["x"] + task.seed % 2 / 3, space, **settings)
+    log = tmp_path / "events.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    assert tune(lambda task: 0.0, space, **settings).reason == result.reason == "nothing left to try"
+    assert log.read_bytes() == whole
+
+
 def test_a_rest_of_the_budget_that_pays_for_no_configuration_is_told() -> None:
     space = {"parameters": {"x": {"kind": "continuous", "low": 0.0, "high": 1.0}}}
     settings = {"searcher": "random", "scheduler": "fixed", "seeds": 2, "max_resource": 5}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -114,17 +115,17 @@ class Hyperband:
 
     def _plan(self, history: History) -> Iterator[Bracket]:
         """Yield the brackets that the budget pays for, then those that pay for what these left when they are over."""
-        trials = list(history.trials.values())
         budget, planned = self._horizon.budget, 0
         while True:
             before = planned
             for bracket in plan(self._brackets, budget=budget, eta=self._eta):
                 planned += bracket.counts[0]
                 yield bracket
-            if planned == before or len(trials) < planned or history.running:
+            if planned == before or len(history.trials) < planned or history.running:
                 return
             assert self._horizon.budget is not None  # without one the plan has no end
-            budget = self._horizon.budget - sum(trial.runs[SEED].resource for trial in trials[:planned])
+            used = itertools.islice(history.trials.values(), planned)
+            budget = self._horizon.budget - sum(trial.runs[SEED].resource for trial in used)
 
     def _promotion(self, bracket: Bracket, members: list[Trial], *, history: History) -> list[Decision]:
         """Return the next promotion of a bracket whose members have all started, and who stays behind."""

@@ -67,12 +67,11 @@ def uniform(space: Space, history: History, *, rng: np.random.Generator) -> dict
 
     Of infinitely many configurations one is repeated where thousands of draws find none that is new.
     """
-    countable = space.n_configurations is not None
-    n_draws = MAX_REDRAWS + (0 if countable else MAX_MORE)
+    n_draws = MAX_REDRAWS + (0 if space.countable else MAX_MORE)
     found = first_new(space, history, candidates=(space.sample(rng) for _ in range(n_draws)))
     if found is not None:
         return found
-    if not countable:
+    if not space.countable:
         return space.sample(rng) if space.size is None else None
     known = tried(history)
     left = [point for point in space.listed() if configuration_key(point) not in known]

@@ -44,7 +44,6 @@ class GridSearcher:
         self._points = list(_points(space))
         if not self._points:
             raise ConfigError("search space: no point of the grid keeps the constraints; loosen them")
-        self._keys = [configuration_key(point) for point in self._points]
         self._place: WeakKeyDictionary[History, int] = WeakKeyDictionary()  # all points before it were tried
 
     @classmethod
@@ -57,7 +56,7 @@ class GridSearcher:
         if (first := opening(self._space, history)) is not None:
             return first
         known, place = tried(history), self._place.get(history, 0)
-        while place < len(self._keys) and self._keys[place] in known:
+        while place < len(self._points) and configuration_key(self._points[place]) in known:
             place += 1
         self._place[history] = place
         return dict(self._points[place]) if place < len(self._points) else None

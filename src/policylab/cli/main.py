@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     resume = command("resume", call="experiment:resume", text="finish an interrupted or failed run directory")
     resume.add_argument("run_dir")
-    takes_overrides(resume)
+    takes_overrides(resume, example="launcher.workers=4")
     _finished_commands(command)
     _record_arguments(command("record", call="record:record", text="record what a policy does as a Parquet file"))
     verify = command("verify", call="verify:verify", text="recompute published and exact results")

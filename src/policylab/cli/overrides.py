@@ -11,11 +11,11 @@ def takes_config(added: argparse.ArgumentParser) -> None:
     takes_overrides(added)
 
 
-def takes_overrides(added: argparse.ArgumentParser) -> None:
-    """Add what changes an experiment's settings."""
+def takes_overrides(added: argparse.ArgumentParser, *, example: str = "agent.discount=0.95") -> None:
+    """Add what changes an experiment's settings, ``example`` among them."""
     added.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="PATH=VALUE",
-        help="override one setting, such as agent.discount=0.95; repeatable",
+        help=f"override one setting, such as {example}; repeatable",
     )  # fmt: skip
     added.add_argument(
         "--launcher", action="append", dest="overrides", type="launcher.kind={}".format, metavar="KIND",
